@@ -1,0 +1,417 @@
+# %% [markdown]
+# # Replace the head
+#
+# A pretrained network has a thousand answers, and none of them is yours. Its last layer, the
+# *head*, turns features into answers. Today you take that layer out, put your own in, and train
+# nothing else.
+#
+# **What you will be able to do**
+#
+# - find the head of a ResNet, a MobileNet, a DenseNet and a ViT, and replace it by hand
+# - freeze a network, and count and check what may still move
+# - tell from the very first loss whether the wiring is right
+# - spot a head that only answers the majority class, and repair it
+#
+# **What you need:** lessons 00 to 02.
+#
+# **Minutes:** 45
+#
+# The test images stay shut in this lesson. You work on the training and validation images,
+# together the *development* images.
+
+# %%
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from skimage.data import coffee
+from torch import nn
+from torchvision.models import ResNet18_Weights, get_model, resnet18
+
+from tlcourse import backbones, freezing, heads, metrics, plots
+from tlcourse.checks import lesson03
+from tlcourse.datasets import grouped_folds, load_images
+from tlcourse.features import extract_features
+from tlcourse.results import load_table
+from tlcourse.training import fit, predict
+
+# %%
+data = load_images("breast")
+development = data.development
+data
+
+# %% [markdown]
+# ## 1 A thousand answers, none of them yours
+#
+# MobileNetV2 learned to choose among a thousand kinds of things: dogs, cups, lorries. It cannot
+# say "I do not know". Its answers always add up to one. Show it a cup, then a scan.
+#
+# What will it call the scan? Write an everyday thing.
+
+# %% tags=["predict"]
+my_word = ...  # such as "cloud"
+
+# %%
+photo_network = backbones.load_backbone("mobilenet_v2", weights="imagenet")
+names = backbones.image_categories(photo_network)
+scan_answers = predict(photo_network, data.val.images, size=224, batch_size=16)
+photo_answers = predict(photo_network, coffee()[None], size=224)
+ax = plots.top_answers(photo_answers[0], names, title="The network is sure of a cup of coffee")
+plots.show(ax, alt="Bars: the most probable of a thousand answers to a photograph of a cup")
+
+# %%
+said = names[scan_answers[0].argmax()]
+ax = plots.top_answers(
+    scan_answers[0], names, title=f"Of a scan it is not: its best answer is {said}"
+)
+plots.show(ax, alt="Bars: the five most probable of a thousand answers to an ultrasound scan")
+common = pd.Series(names)[scan_answers.argmax(axis=1)].value_counts()
+expected = "" if my_word is ... else f"your word: {my_word}; "
+print(f"{expected}most common answers to {len(scan_answers)} scans:")
+print(common.head(5).to_string())
+medical = [name for name in names if any(w in name for w in ("tumor", "cancer", "ultrasound"))]
+sure = np.median(scan_answers.max(axis=1))
+print(f"answers that name a tumour: {len(medical)}; median of the highest probability {sure:.2f}")
+assert medical == []
+assert sure < photo_answers.max()  # the cup is recognised, the scans are not
+
+# %% [markdown]
+# Look at the kind of thing it names, and at the length of the bars. The answers are useless. The
+# features beneath them are not: lesson 01 measured that. So keep the features and change the
+# answers.
+#
+# ## 2 Where heads live
+#
+# A head is one layer: `nn.Linear(in_features, num_classes)`. It takes the features of one image
+# and gives a score, a *logit*, for each class. Every architecture has one. But each family gave it
+# another name, and hands it another number of features.
+#
+# On the device `meta`, tensors have shapes but no numbers. So big networks are built at once.
+
+# %%
+with torch.device("meta"):
+    skeletons = {n: get_model(n) for n in ("resnet18", "mobilenet_v2", "densenet121", "vit_b_16")}
+rows = {}
+for name, model in skeletons.items():
+    total = sum(p.numel() for p in model.parameters())
+    layer = backbones.head(model)
+    share = sum(p.numel() for p in layer.parameters()) / total
+    rows[name] = backbones.head_name(model), layer.in_features, total, f"{share:.1%}"
+columns = ["head", "in_features", "parameters", "in the head"]
+pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+# %%
+by_hand = get_model("mobilenet_v2")
+by_hand.fc = nn.Linear(1280, 2)  # no error, no effect
+one_image = torch.zeros(1, 3, 64, 64)
+wrong = by_hand.eval()(one_image).shape
+by_hand.classifier[1] = nn.Linear(by_hand.classifier[1].in_features, 2)
+right = by_hand(one_image).shape
+packaged = backbones.replace_head(get_model("mobilenet_v2"), 2, seed=0).eval()(one_image).shape
+print(f"assigned to .fc: {wrong}, to .classifier[1]: {right}, replace_head: {packaged}")
+assert wrong[1] == 1000
+assert right[1] == packaged[1] == 2
+
+# %% [markdown]
+# Two traps. Assigning to `fc` of a network that has no `fc` raises no error: Python makes a new
+# attribute, which nothing ever calls. And a size copied from one network does not fit the next. So
+# read `in_features` from the old layer, and check the shape of the answers.
+#
+# ### Exercise 1 (5 minutes)
+#
+# Give a DenseNet two answers by hand. The check tries your function on two DenseNets whose heads
+# take different numbers of features.
+
+
+# %% tags=["exercise"]
+def two_answers(densenet):
+    """Put a new head with two answers into a DenseNet, and return the network."""
+    # BEGIN SOLUTION
+    densenet.classifier = nn.Linear(densenet.classifier.in_features, 2)
+    return densenet
+    # STUB: return ...  # two lines: replace the layer that the table names, return the network
+    # END SOLUTION
+
+
+# %% tags=["check"]
+lesson03.check_two_answers(two_answers)
+
+# %% [markdown]
+# ## 3 The original notes, run
+#
+# The notes behind this course do all this in a few lines: load ResNet-18 pretrained, replace `fc`,
+# freeze everything else, train with SGD. Here they are in today's torchvision, which asks for
+# `weights=`. If ResNet-18's weights are neither on your machine nor within reach, the lines run on
+# random ones: counts and movements are the same, only the features are weaker.
+
+# %%
+try:
+    backbones.fetch_checkpoint("resnet18")
+    weights = ResNet18_Weights.IMAGENET1K_V1
+except backbones.WeightsUnavailable:
+    weights = None
+print("ResNet-18 starts from", weights or "random weights: ImageNet's are out of reach here")
+torch.manual_seed(0)
+model = resnet18(weights=weights)
+for parameter in model.parameters():
+    parameter.requires_grad = False
+model.fc = nn.Linear(model.fc.in_features, data.num_classes)
+optimizer = torch.optim.SGD(model.fc.parameters(), lr=1e-3, momentum=0.9)
+criterion = nn.CrossEntropyLoss()
+
+# %% [markdown]
+# `requires_grad = False` freezes: no gradient is computed, so no step is made. The new layer came
+# after the loop, so it may move. How many numbers of this network's millions may still move? And
+# once the notes' training loop has run on a few images: will anything outside `fc` have changed?
+
+# %% tags=["predict"]
+my_count = ...  # a whole number: 512 features, two answers, and do not forget the biases
+
+# %%
+total = sum(parameter.numel() for parameter in model.parameters())
+moving = freezing.trainable_parameters(model)
+expected = "" if my_count is ... else f"your count: {my_count}; "
+print(f"{expected}trainable {moving:,} of {total:,}, or {moving / total:.4%}")
+assert (moving, total) == (1_026, 11_177_538)
+
+# %%
+few = data.train.subset(64, seed=0)
+images = backbones.preprocess(model, few.images, size=64)
+labels = torch.from_numpy(few.labels)
+before = freezing.snapshot(model)
+model.train()
+for _ in range(3):  # epochs
+    for batch in torch.arange(len(few)).split(16):
+        optimizer.zero_grad()
+        loss = criterion(model(images[batch]), labels[batch])
+        loss.backward()
+        optimizer.step()
+
+# %%
+report = freezing.freeze_report(before, model, optimizer)
+assert report.index[report["weights_moved"]].tolist() == ["head"]
+assert report["statistics_moved"].drop("head").all()
+print("only the head's weights moved, but the statistics of every other stage moved, too")
+report
+
+# %% [markdown]
+# Look at the last column. Batch normalisation keeps a running mean and variance of what passes
+# through it. They are no parameters, so `requires_grad` does not hold them: in train mode every
+# forward pass moves them. The "frozen" network is no longer the pretrained one. A later lesson
+# measures what that costs. Until then, `freeze` from the package holds weights *and* statistics.
+#
+# ### Exercise 2 (4 minutes)
+#
+# Write the count yourself: how many numbers of a network may move?
+
+
+# %% tags=["exercise"]
+def count_trainable(model):
+    """Count the numbers in all parameters that require a gradient."""
+    # BEGIN SOLUTION
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # STUB: return ...  # p.numel() tells how many numbers a parameter p holds
+    # END SOLUTION
+
+
+# %% tags=["check"]
+lesson03.check_count(count_trainable)
+
+# %% [markdown]
+# ## 4 The first loss tells
+#
+# An untrained head knows nothing. So it gives each of $C$ classes about the same probability,
+# $1/C$. The cross-entropy is minus the logarithm of what the true class got: about $\ln C$. This is
+# the cheapest test in deep learning, and it comes before any training. (The logarithm is the
+# natural one, so losses count in *nats*.) A first loss far above $\ln C$ means confidence without
+# knowledge: images not normalised, logits scaled, labels of another head.
+#
+# What do you expect for two classes, and for a thousand?
+
+# %% tags=["predict"]
+my_first_losses = ..., ...  # in nats: two classes, a thousand classes
+
+# %%
+photo_features = extract_features(photo_network, development.images, size=96)
+pretend = np.arange(len(development)) % 1000  # any labels will do: the head knows none
+measured = {
+    "2 classes": heads.first_losses(photo_features, development.labels, 2, seeds=range(20)),
+    "1000 classes": heads.first_losses(photo_features, pretend, 1000, seeds=range(20)),
+    "1000 classes, features 20 times too large": heads.first_losses(
+        20 * photo_features, pretend, 1000, seeds=range(20)
+    ),
+}
+found = {name: metrics.mean_interval(losses) for name, losses in measured.items()}
+
+# %%
+expected = dict(zip(found, np.log([2, 1000, 1000]), strict=True))
+ax = plots.score_bars(
+    found,
+    title="Sound wiring starts near ln C; a wrong scale shows at once",
+    xlabel="first loss in nats, 20 untrained heads",
+    ylabel="head",
+    reference=expected,
+    reference_name="ln C",
+    guess=dict(zip(found, my_first_losses, strict=False)),
+)
+plots.show(ax, alt="Dots beside diamonds at ln C; oversized features lie far to the right")
+for name in ("2 classes", "1000 classes"):
+    assert abs(found[name].estimate - expected[name]) < 0.25, name
+assert found["1000 classes, features 20 times too large"].low > np.log(1000) + 2
+
+# %% [markdown]
+# Look at the distance of each dot from its diamond. The sound heads start at $\ln C$ or a little
+# above, because random weights are not quite undecided. The third has a bug, and you know it before
+# you have waited for a single epoch.
+#
+# ## 5 Train only the head
+#
+# Now with the package: ImageNet weights, two answers, everything frozen but the head, the notes'
+# SGD. `assert_frozen` stops the cell if anything else moves.
+
+# %%
+model = backbones.load_backbone("mobilenet_v2", weights="imagenet", num_classes=2, seed=0)
+freezing.freeze(model)
+notes_sgd = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
+with freezing.assert_frozen(model):
+    history = fit(model, data, epochs=4, optimizer=notes_sgd, size=96, seed=0)
+val_probs = predict(model, data.val.images, size=96)
+print(f"validation AUC {metrics.bootstrap(metrics.auc, data.val.labels, val_probs)}")
+axes = plots.history_curves(history, title="The head alone learns: its loss falls")
+plots.show(axes, alt="Training and validation loss, and validation AUC, over four epochs")
+
+# %% [markdown]
+# Few validation images, a wide interval. And the frozen backbone computed the same features again
+# in every epoch. So use the features from section 4, and train only the layer on top: then many
+# folds and seeds cost seconds. Compare three recipes:
+#
+# - *timid*: a single epoch at rate `1e-4`
+# - *notes*: ten epochs at the notes' rate `1e-3`
+# - *weighted*: the same with *class weights*, by which a rare class counts more in the loss
+#
+# What share of the malignant scans will each one find (their *sensitivity*)? First look at one
+# fold. One fold proves nothing, so two dealings into five folds follow.
+
+# %% tags=["predict"]
+my_shares = ..., ..., ...  # timid, notes, weighted: shares between 0 and 1
+
+# %%
+recipes = {
+    "timid": dict(lr=1e-4, epochs=1),
+    "notes": dict(lr=1e-3, epochs=10),
+    "weighted": dict(lr=1e-3, epochs=10, balanced=True),
+}
+train, judged = grouped_folds(development, 5, seed=0)[0]
+for name, recipe in recipes.items():
+    layer = heads.train_head(photo_features[train], development.labels[train], **recipe)
+    answers = heads.head_probabilities(layer, photo_features[judged]).argmax(axis=1)
+    seen = int(((answers == 0) & (development.labels[judged] == 0)).sum())
+    title = f"{name}: finds {seen} of {(development.labels[judged] == 0).sum()} malignant scans"
+    ax = plots.confusion(development.labels[judged], answers, data.classes, title=title)
+    plots.show(ax, alt=f"Confusion matrix of the {name} head: true class by answered class")
+
+# %%
+runs = heads.compare_heads(photo_features, development, recipes, with_probe=True)
+by_recipe = {name: rows.reset_index(drop=True) for name, rows in runs.groupby("recipe")}
+order = [*recipes, "logistic probe"]
+titles = {
+    "sensitivity": "The timid head finds hardly any tumour; class weights find more",
+    "auc": "Class weights leave the AUC where it was",
+}
+for column, title in titles.items():
+    scores = {name: metrics.mean_interval(by_recipe[name][column]) for name in order}
+    guess = dict(zip(recipes, my_shares, strict=True)) if column == "sensitivity" else None
+    label = f"held-out {column}, ten folds"
+    ax = plots.score_bars(scores, title=title, xlabel=label, ylabel="recipe", guess=guess)
+    plots.show(ax, alt=f"Dots with intervals: {column} of timid, notes, weighted and the probe")
+
+
+# %%
+def gained(tables, first, second, column):
+    return metrics.paired_mean_interval(tables[first][column], tables[second][column])
+
+
+found_more = gained(by_recipe, "weighted", "notes", "sensitivity")
+ranked_better = gained(by_recipe, "weighted", "notes", "auc")
+learned = gained(by_recipe, "notes", "timid", "balanced_accuracy")
+print(f"notes over timid: balanced accuracy {learned}")
+print(f"weighted over notes: sensitivity {found_more}, AUC {ranked_better}")
+print(f"notes over probe, left open: AUC {gained(by_recipe, 'notes', 'logistic probe', 'auc')}")
+assert metrics.mean_interval(by_recipe["timid"]["sensitivity"]).high < 0.2
+assert learned.low > 0.1
+assert found_more.low > 0.03
+assert max(abs(ranked_better.low), abs(ranked_better.high)) < 0.03
+
+# %% [markdown]
+# Look at the left column of the first matrix. The timid head calls hardly any scan malignant. It
+# learned how common the classes are, so its accuracy is about that of "always harmless". That is
+# how a head looks that learned nothing else.
+#
+# Weights find more malignant scans and raise more false alarms, while the AUC hardly moves: they
+# shift the threshold and add no knowledge. *Balanced accuracy* is the mean of the shares found in
+# each class; whether it gains depends on the image set. Ten folds leave notes against probe open.
+# The published runs have thirty:
+
+# %%
+always_harmless = (development.labels == 1).mean()
+for images in ("breastmnist", "phantom"):
+    table = load_table(f"03_head_only_{images}")
+    tables = {name: rows.reset_index(drop=True) for name, rows in table.groupby("recipe")}
+    shown = table[table["recipe"].isin(order)].groupby("recipe", sort=False)
+    scores = shown[["sensitivity", "balanced_accuracy", "auc"]]
+    print(f"published, {images}, {len(tables['notes'])} folds")
+    print(scores.agg(lambda v: str(metrics.mean_interval(v.to_numpy()))).to_string())
+    print(f"AUC, notes minus probe: {gained(tables, 'notes', 'logistic probe', 'auc')}\n")
+    assert abs(tables["timid"]["accuracy"].mean() - always_harmless) < 0.02
+    assert gained(tables, "notes", "timid", "sensitivity").low > 0.2
+    assert gained(tables, "weighted", "notes", "sensitivity").low > 0.05
+    assert gained(tables, "notes", "logistic probe", "auc").high < 0
+
+# %% tags=["instructor"]
+# Question for the room: "Which accuracy makes you suspicious without any further information?"
+# (The share of the majority class.) People take class weights for better features: point at the
+# two dot plots side by side. When late, skip the loop of section 3 and run only its report.
+
+# %% [markdown]
+# With thirty folds the probe is ahead in AUC, by very little: ten epochs stop short of where the
+# probe's solver ends. The table also holds heads trained for fifty epochs.
+#
+# ### Exercise 3 (6 minutes)
+#
+# Write the balanced weights: for a class with $n_c$ of $N$ images, $N / (C \, n_c)$. A class with
+# the average number of images gets weight 1.
+
+
+# %% tags=["exercise"]
+def balanced_weights(labels):
+    """Return one weight per class; `np.bincount(labels)` counts the images of each class."""
+    # BEGIN SOLUTION
+    counts = np.bincount(labels)
+    return len(labels) / (len(counts) * counts)
+    # STUB: return ...  # count the images of each class, then put the counts into the formula
+    # END SOLUTION
+
+
+# %% tags=["check"]
+lesson03.check_balanced_weights(balanced_weights)
+
+# %% [markdown]
+# ## Key points
+#
+# - A head is one layer. Its name differs by family: read name and `in_features` from the model.
+# - Assigning to a name that does not exist fails silently. Check the shape of the answers.
+# - `requires_grad = False` holds weights, not the statistics of batch normalisation.
+# - An untrained head with $C$ answers starts near a loss of $\ln C$. Far from it means a bug.
+# - A head trained too little answers the majority class. Compare accuracy with that.
+# - Class weights move the threshold and hardly the ranking.
+#
+# ## Further reading
+#
+# - Doerrich et al., *Rethinking model prototyping through the MedMNIST+ dataset collection*: in its
+#   table the linear probe on BreastMNIST has exactly the accuracy of the majority class.
+# - [pytorch/pytorch issue 86590](https://github.com/pytorch/pytorch/issues/86590): others who met
+#   frozen layers whose statistics move.
+# - [torchvision: models and pre-trained
+# weights](https://docs.pytorch.org/vision/stable/models.html): what `weights=` takes, and what each
+# network's weights expect of an image.

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from torch import nn
+
+from tlcourse.checks import CheckFailed, lesson03
+
+
+def replaced(name="classifier", inputs=None, answers=2):
+    def function(densenet):
+        setattr(densenet, name, nn.Linear(inputs or densenet.classifier.in_features, answers))
+        return densenet
+
+    return function
+
+
+def count(keep):
+    return lambda model: sum(p.numel() for p in model.parameters() if keep(p))
+
+
+def weights(formula):
+    return lambda labels: formula(np.bincount(labels), len(labels))
+
+
+RIGHT = [
+    (lesson03.check_two_answers, replaced()),
+    (lesson03.check_count, count(lambda p: p.requires_grad)),
+    (lesson03.check_balanced_weights, weights(lambda counts, n: n / (len(counts) * counts))),
+]
+WRONG = [
+    (lesson03.check_two_answers, replaced("fc"), "has no fc"),
+    (lesson03.check_two_answers, replaced("heads"), "has no heads"),
+    (lesson03.check_two_answers, replaced(inputs=1024), "densenet201 hands its head 1920"),
+    (lesson03.check_two_answers, replaced(inputs=512), "the new layer takes 512"),
+    (lesson03.check_two_answers, replaced(answers=1000), "the layer has 1000"),
+    (lesson03.check_two_answers, lambda densenet: densenet, "still the old one"),
+    (lesson03.check_two_answers, lambda densenet: densenet.classifier, "the whole network"),
+    (lesson03.check_two_answers, lambda densenet: None, "is the `return` missing"),
+    (lesson03.check_count, count(lambda p: True), "every parameter"),
+    (lesson03.check_count, count(lambda p: not p.requires_grad), "turned round"),
+    (lesson03.check_count, lambda m: sum(p.requires_grad for p in m.parameters()), "tensors"),
+    (lesson03.check_count, count(lambda p: p.requires_grad and p.ndim > 1), "bias is missing"),
+    (lesson03.check_count, lambda model: 7, "expected 15, got 7"),
+    (lesson03.check_balanced_weights, weights(lambda c, n: c * len(c) / n), "swapped"),
+    (lesson03.check_balanced_weights, weights(lambda c, n: c / n), "shares"),
+    (lesson03.check_balanced_weights, weights(lambda c, n: n / c), "number of classes"),
+    (lesson03.check_balanced_weights, weights(lambda c, n: 1 / c), "tiny"),
+    (lesson03.check_balanced_weights, lambda labels: 1.5, "one weight per class"),
+    (lesson03.check_balanced_weights, lambda labels: "abc", "one number per class"),
+    (lesson03.check_balanced_weights, lambda labels: [1, 1, 1], "2, 6 and 4 images"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_pass(check, answer):
+    assert check(answer).passed
+
+
+@pytest.mark.parametrize("check", [check for check, _ in RIGHT])
+def test_blanks_get_the_hint(check):
+    assert not check(...).passed
+    assert not check(lambda value: ...).passed
+
+
+@pytest.mark.parametrize(("check", "answer", "message"), WRONG)
+def test_wrong_answers_are_named(check, answer, message):
+    with pytest.raises(CheckFailed, match=message):
+        check(answer)

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tlcourse import metrics
+from tlcourse.metrics import Interval
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1], [60, 140]))
+    score = 1 / (1 + np.exp(-(labels + rng.normal(0, 1, 200) - 0.5)))
+    return labels, np.stack([1 - score, score], axis=1)
+
+
+def test_auc_agrees_with_its_definition(predictions):
+    labels, probs = predictions
+    above = probs[labels == 1, 1][:, None] > probs[labels == 0, 1][None]
+    assert metrics.auc(labels, probs) == pytest.approx(above.mean())
+
+
+def test_auc_is_the_same_seen_from_either_class(predictions):
+    labels, probs = predictions
+    assert metrics.auc(1 - labels, probs[:, ::-1]) == pytest.approx(metrics.auc(labels, probs))
+
+
+def test_auc_of_three_classes_is_one_against_the_rest():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 90)
+    probs = rng.dirichlet(np.ones(3), 90)
+    expected = roc_auc_score(labels, probs, multi_class="ovr", average="macro")
+    assert metrics.auc(labels, probs) == pytest.approx(expected)
+
+
+def test_auc_needs_two_classes():
+    with pytest.raises(ValueError, match=r"two classes.*only \[1\]"):
+        metrics.auc([1, 1], [[0.5, 0.5], [0.2, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probs", "message"),
+    [
+        ([0, 1], [[0.5, 0.5]], r"labels \(N,\) and probs \(N, C\), got \(2,\), \(1, 2\)"),
+        ([0], [[2.0, -1.0]], "apply softmax"),
+        ([0], [[0.4, 0.4]], "apply softmax"),
+        ([0], [[np.nan, 1.0]], "apply softmax"),
+        ([2], [[0.5, 0.5]], r"must lie in 0\.\.1, found 2\.\.2"),
+        ([], np.empty((0, 2)), "at least one prediction"),
+    ],
+)
+def test_bad_predictions_are_named(labels, probs, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.accuracy(labels, probs)
+
+
+def test_majority_answer_fools_accuracy_but_not_balanced_accuracy():
+    labels, probs = np.repeat([0, 1], [42, 114]), np.tile([0.2, 0.8], (156, 1))
+    assert metrics.accuracy(labels, probs) == pytest.approx(114 / 156)
+    assert metrics.balanced_accuracy(labels, probs) == 0.5
+
+
+def test_confusion_counts_every_image(predictions):
+    table = metrics.confusion(*predictions)
+    assert table.sum() == 200
+    assert table.sum(axis=1).tolist() == [60, 140]
+
+
+def test_calibration_of_an_honest_forecaster_is_small():
+    rng = np.random.default_rng(0)
+    score = rng.uniform(size=20_000)
+    labels = (rng.uniform(size=20_000) < score).astype(int)
+    honest = np.stack([1 - score, score], axis=1)
+    sure = np.stack([score < 0.5, score >= 0.5], axis=1).astype(float)
+    assert metrics.calibration_error(labels, honest) < 0.02
+    assert metrics.calibration_error(labels, sure) == pytest.approx(0.25, abs=0.02)
+
+
+def test_bootstrap_interval_holds_the_estimate_and_narrows_with_images(predictions):
+    labels, probs = predictions
+    few = metrics.bootstrap(metrics.auc, labels, probs, resamples=300)
+    many = metrics.bootstrap(metrics.auc, np.tile(labels, 9), np.tile(probs, (9, 1)), resamples=300)
+    assert few.low < few.estimate < few.high
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+
+
+def test_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(60):
+        score = np.r_[rng.normal(1, 1, 60), rng.normal(0, 1, 60)]
+        p = 1 / (1 + np.exp(-score))
+        labels = np.repeat([1, 0], 60)
+        interval = metrics.bootstrap(
+            metrics.auc, labels, np.stack([1 - p, p], 1), resamples=200, seed=seed
+        )
+        hits += not interval.excludes(0.7602)  # P(a > b) of two normals one deviation apart
+    assert 50 <= hits <= 60
+
+
+def test_pairing_gives_a_narrower_interval_than_two_separate_ones(predictions):
+    labels, probs = predictions
+    noise = 0.5 * np.random.default_rng(0).normal(size=200)
+    worse = 1 / (1 + np.exp(-(np.log(probs[:, 1] / probs[:, 0]) - noise)))
+    worse = np.stack([1 - worse, worse], axis=1)
+    one = metrics.bootstrap(metrics.auc, labels, probs)
+    paired = metrics.paired_difference(metrics.auc, labels, probs, worse)
+    assert paired.high - paired.low < 0.5 * (one.high - one.low)
+    assert paired.low < 0 < paired.high
+
+
+def test_pairing_finds_a_real_difference(predictions):
+    labels, probs = predictions
+    chance = np.tile([0.5, 0.5], (200, 1))
+    assert metrics.paired_difference(metrics.auc, labels, probs, chance).excludes(0)
+
+
+def test_interval_over_runs_needs_two():
+    with pytest.raises(ValueError, match="two runs or more, got 1"):
+        metrics.mean_interval([0.9])
+
+
+def test_paired_runs_must_pair():
+    with pytest.raises(ValueError, match="pair up, got 2 and 3"):
+        metrics.paired_mean_interval([1, 2], [1, 2, 3])
+
+
+def test_interval_prints_and_excludes():
+    interval = Interval(0.9, 0.85, 0.95)
+    assert str(interval) == "0.900 [0.850, 0.950]"
+    assert interval.excludes(0.8)
+    assert not interval.excludes(0.9)

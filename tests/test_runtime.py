@@ -1,0 +1,63 @@
+import contextlib
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from tlcourse import runtime
+
+
+def draws():
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+
+def test_seeded_repeats_and_leaves_every_generator_as_it_was():
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)  # noqa: NPY002
+    expected = draws()
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)  # noqa: NPY002
+    with runtime.seeded(3):
+        first = draws()
+    with contextlib.suppress(KeyError), runtime.seeded(3):
+        assert draws() == first
+        raise KeyError
+    assert draws() == expected
+
+
+def test_data_dirs_come_in_order(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLCOURSE_DATA", str(tmp_path))
+    monkeypatch.setenv("TLCOURSE_CACHE", str(tmp_path / "cache"))
+    assert runtime.data_dirs() == [tmp_path, tmp_path / "cache"]
+
+
+def test_data_dir_that_is_no_folder_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLCOURSE_DATA", str(tmp_path / "absent"))
+    with pytest.raises(NotADirectoryError, match=r"TLCOURSE_DATA names .*absent.*unset it"):
+        runtime.data_dirs()
+
+
+def test_cache_lies_in_the_checkout(monkeypatch):
+    monkeypatch.delenv("TLCOURSE_CACHE", raising=False)
+    assert runtime.cache_dir() == runtime.repository_root() / "data" / "cache"
+
+
+def test_cache_of_an_installed_package_is_the_users(monkeypatch):
+    monkeypatch.delenv("TLCOURSE_CACHE", raising=False)
+    monkeypatch.setattr(runtime, "repository_root", lambda: None)
+    assert "tlcourse" in str(runtime.cache_dir())
+
+
+def test_device_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("TLCOURSE_DEVICE", "meta")
+    assert runtime.device() == torch.device("meta")
+
+
+def test_threads_below_one_are_refused():
+    with pytest.raises(ValueError, match="at least 1 thread, got 0"):
+        runtime.set_threads(0)
+
+
+def test_report_names_versions_and_memory():
+    report = runtime.environment_report()
+    assert report["torch"] == torch.__version__.split("+")[0] or report["torch"]
+    assert report["memory"].endswith("GB")

@@ -1,0 +1,250 @@
+"""Feed images to a network: prepared once or per batch, shuffled, augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlcourse.backbones import preprocess
+
+PREPARED_SHARE = 0.25
+"""Share of the free memory that images prepared in advance may take."""
+
+PREPARING_BATCH = 64
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class PreparedImages:
+    """Images as a network wants them, handed out by index.
+
+    They are prepared once and kept as float32 when they fit `PREPARED_SHARE` of the free memory
+    of the network's device; otherwise they stay uint8 and each batch is prepared when asked for.
+
+    Args:
+        model: The network; its device receives the batches.
+        images: uint8 `(N, H, W)` or `(N, H, W, 3)`.
+        size: Side of the prepared images in pixels.
+
+    Attributes:
+        once: Whether the images were prepared once.
+
+    >>> from torchvision.models import mobilenet_v2
+    >>> images = PreparedImages(mobilenet_v2(), np.zeros((5, 28, 28), np.uint8), size=32)
+    >>> images.take(torch.tensor([4, 0])).shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(self, model: nn.Module, images: NDArray[np.uint8], *, size: int) -> None:
+        self._model, self._raw, self._size = model, images, size
+        self._device = model_device(model)
+        needed = len(images) * 3 * size * size * 4
+        self.once = needed <= PREPARED_SHARE * _free_memory(self._device)
+        self._prepared = self._prepare_all() if self.once else None
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return a fresh float32 batch `(len(indices), 3, size, size)`, channels_last.
+
+        Args:
+            indices: Integers from 0 to N - 1, on the CPU.
+        """
+        if self._prepared is None:
+            return self._prepare(indices.numpy())
+        batch = self._prepared[indices.to(self._device)]
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """Hand out all images, first to last.
+
+        Args:
+            batch_size: Images in a batch; the last may hold fewer.
+        """
+        for start in range(0, len(self), batch_size):
+            yield self.take(torch.arange(start, min(start + batch_size, len(self))))
+
+    def _prepare(self, which: NDArray[np.int64] | slice) -> Tensor:
+        batch: Tensor = preprocess(self._model, self._raw[which], self._size)
+        return batch.to(self._device, memory_format=torch.channels_last)
+
+    def _prepare_all(self) -> Tensor:
+        # In parts, so that what preparing needs on the way stays small beside the result.
+        starts = range(0, len(self._raw), PREPARING_BATCH)
+        shape = (len(self._raw), 3, self._size, self._size)
+        prepared = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
+        for start in starts:
+            part = slice(start, start + PREPARING_BATCH)
+            prepared[part] = self._prepare(part)
+        return prepared
+
+
+class Source(Protocol):
+    """Whatever hands out batches of network inputs by index."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the inputs with these indices as a fresh batch."""
+        ...
+
+
+class TrainingBatches:
+    """Pairs of images and labels in random order: each pass over it is one epoch.
+
+    Order and augmentation have generators of their own, so that runs with and without
+    augmentation see the images in the same order.
+
+    Args:
+        source: Prepared images, or whatever else the network takes.
+        labels: `(N,)` integers.
+        batch_size: Images in a batch, at least 2; a single image left over joins the last batch.
+        augment: See `augmentation`.
+        seed: Seed of order and augmentation.
+
+    Raises:
+        ValueError: If there are fewer than two images, or `batch_size` is below 2.
+
+    >>> from torchvision.models import mobilenet_v2
+    >>> images = PreparedImages(mobilenet_v2(), np.zeros((9, 28, 28), np.uint8), size=32)
+    >>> batches = TrainingBatches(images, np.zeros(9, np.int64), 4)
+    >>> len(batches), [len(labels) for _, labels in batches]
+    (2, [4, 5])
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: NDArray[np.int64],
+        batch_size: int,
+        *,
+        augment: str | Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._source, self._batch_size = source, batch_size
+        self._labels = torch.tensor(labels)
+        self._augment = augmentation(augment)
+        self._order, self._chance = (
+            torch.Generator().manual_seed(int(state))
+            for state in np.random.SeedSequence(seed).generate_state(2)
+        )
+        self._steps = len(shuffled_batches(len(source), batch_size, torch.Generator()))
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in shuffled_batches(len(self._source), self._batch_size, self._order):
+            images = self._augment(self._source.take(indices), self._chance)
+            yield images, self._labels[indices].to(images.device)
+
+
+def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Deal the indices 0 to `count` - 1 into batches in random order, each index once.
+
+    A single image left over joins the batch before it, because batch-norm cannot train on one.
+
+    Args:
+        count: Number of images, at least 2.
+        batch_size: Images in a batch, at least 2.
+        generator: What the order is drawn with.
+
+    Raises:
+        ValueError: If `count` or `batch_size` is below 2.
+
+    >>> [len(b) for b in shuffled_batches(9, 4, torch.Generator().manual_seed(0))]
+    [4, 5]
+    """
+    if count < 2 or batch_size < 2:
+        raise ValueError(
+            f"batch-norm needs two images or more in a batch: got {count} images and "
+            f"batch_size={batch_size}"
+        )
+    order = torch.randperm(count, generator=generator)
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] = torch.cat([batches[-1], last])
+    return batches
+
+
+def augmentation(augment: str | Augment | None) -> Augment:
+    """Return the function that changes prepared batches at random.
+
+    Args:
+        augment: None for no change, "flip" to mirror every other image left to right, or a
+            function of a batch `(N, 3, H, W)` and a CPU generator that returns such a batch.
+
+    Raises:
+        ValueError: If `augment` is none of these.
+
+    >>> augmentation(None)(torch.ones(2, 3, 4, 4), torch.Generator()).shape
+    torch.Size([2, 3, 4, 4])
+    """
+    if augment is None:
+        return lambda images, generator: images
+    if augment == "flip":
+        return flip
+    if not callable(augment):
+        raise ValueError(f"expected augment None, 'flip' or a function, got {augment!r}")
+    return _checked(augment)
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2.
+
+    Args:
+        images: `(N, 3, H, W)`.
+        generator: On the CPU, whatever the device of the images.
+
+    >>> image = torch.arange(4.0).reshape(1, 1, 1, 4)
+    >>> flip(image, torch.Generator().manual_seed(0)).flatten().tolist()
+    [3.0, 2.0, 1.0, 0.0]
+    """
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Return the device that holds the model's first parameter.
+
+    >>> model_device(nn.Linear(1, 1)).type
+    'cpu'
+    """
+    return next(model.parameters()).device
+
+
+def main_logits(output: Any) -> Tensor:
+    """Return the logits `(N, C)` of the main head.
+
+    In train mode Inception and GoogLeNet answer with their auxiliary heads as well.
+
+    >>> main_logits(torch.zeros(1, 2)).shape
+    torch.Size([1, 2])
+    """
+    logits: Tensor = getattr(output, "logits", output)
+    return logits
+
+
+def _checked(augment: Augment) -> Augment:
+    def call(images: Tensor, generator: torch.Generator) -> Tensor:
+        changed = augment(images, generator)
+        if not isinstance(changed, Tensor) or changed.shape[:2] != images.shape[:2]:
+            came = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+            raise ValueError(f"augment must return a batch {tuple(images.shape)}, got {came}")
+        return changed
+
+    return call
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

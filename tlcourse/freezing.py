@@ -1,0 +1,173 @@
+"""Hold stages of a network still, restore them, and prove what moved.
+
+`requires_grad=False` alone holds the weights but not the running statistics of batch
+normalisation, which move at every forward in train mode (pytorch/pytorch issues 86590, 38084).
+Here a frozen stage is held whole: weights, statistics, and the randomness of dropout and
+stochastic depth, so that its features are those of a fixed function.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tlcourse.movement import (
+    FrozenError,
+    Snapshot,
+    assert_frozen,
+    count_parameters,
+    freeze_report,
+    snapshot,
+    trainable_parameters,
+)
+from tlcourse.stages import Stage, stages
+
+__all__ = [
+    "FrozenError",
+    "Snapshot",
+    "assert_frozen",
+    "count_parameters",
+    "freeze",
+    "freeze_report",
+    "frozen_stages",
+    "snapshot",
+    "trainable_parameters",
+    "unfreeze",
+]
+
+_RECORD = "requires_grad_before_freezing"
+
+
+class HoldEval:
+    """Stands in for a module's `train`: keeps it in eval mode and notes the mode asked for.
+
+    Put into the module's own `__dict__`, it is found before the method of the class, so that
+    `model.train()`, which calls `train` of each child, passes a frozen stage by. Of the ways to
+    do so it is the one that is visible at once (`module.training` is False), leaves the class
+    and the forward alone, and travels with `copy.deepcopy` and `torch.save`, which both carry a
+    module's `__dict__`. A forward hook would act only once images flow; a subclass of the model
+    would change its type.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.wanted = module.training
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        """Note `mode` for the time after unfreezing; change nothing now."""
+        self.wanted = mode
+        for child in self.module.children():
+            child.train(mode)
+        return self.module
+
+
+def freeze(model: nn.Module, *, through: str = "all") -> nn.Module:
+    """Hold the stages from the stem up to and including `through`; return `model`.
+
+    Held are weights (`requires_grad=False`), normalisation statistics, dropout and stochastic
+    depth (the stage stays in eval mode whatever `model.train()` says). Gradients left from an
+    earlier `backward` are dropped, because momentum and weight decay act on a parameter as long
+    as its `.grad` stands. What is frozen already stays so and keeps its record.
+
+    Args:
+        model: A classifier of torchvision; changed in place.
+        through: The last stage to hold, or `"all"`: every stage but the head.
+
+    Raises:
+        ValueError: If the model has no stage `through`; the message lists those it has.
+
+    >>> from torchvision import models
+    >>> frozen_stages(freeze(models.resnet18(), through="stage1"))
+    ('stem', 'stage1')
+    """
+    divided = stages(model)
+    names = list(divided)
+    end = len(names) - 1 if through == "all" else 1 + _position(names, through, "through", model)
+    for name in names[:end]:
+        _hold(model, divided[name])
+    return model
+
+
+def unfreeze(model: nn.Module, *, down_to: str = "stem") -> nn.Module:
+    """Release the stages from the head down to and including `down_to`; return `model`.
+
+    Each parameter gets back the `requires_grad` it had before it was frozen (a parameter that
+    was held by hand stays held), each module the mode that `model.train()` or `model.eval()`
+    last asked for: as if it had never been frozen.
+
+    Args:
+        model: A classifier of torchvision; changed in place.
+        down_to: The first stage to release, counted from the stem; `"stem"` releases all.
+
+    Raises:
+        ValueError: If the model has no stage `down_to`; the message lists those it has.
+
+    >>> from torchvision import models
+    >>> frozen_stages(unfreeze(freeze(models.resnet18()), down_to="stage2"))
+    ('stem', 'stage1')
+    """
+    divided = stages(model)
+    names = list(divided)
+    for name in names[_position(names, down_to, "down_to", model) :]:
+        _release(model, divided[name])
+    if not _record(model):
+        del model.__dict__[_RECORD]
+    return model
+
+
+def frozen_stages(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the stages that are held whole: weights and modes.
+
+    A stage whose parameters merely have `requires_grad=False` is not among them: its
+    statistics move.
+
+    >>> from torchvision import models
+    >>> frozen_stages(models.resnet18())
+    ()
+    """
+    return tuple(name for name, stage in stages(model).items() if _is_held(stage))
+
+
+def _position(names: list[str], name: str, argument: str, model: nn.Module) -> int:
+    if name not in names:
+        raise ValueError(
+            f"expected {argument} as a stage of {type(model).__name__}, got {name!r}; "
+            f"its stages: {', '.join(names)}"
+        )
+    return names.index(name)
+
+
+def _hold(model: nn.Module, stage: Stage) -> None:
+    record = _record(model)
+    for name, parameter in stage.named_parameters():
+        if parameter.requires_grad or name not in record:
+            record[name] = parameter.requires_grad
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    for module in stage.modules():
+        if not _is_holding(module):
+            module.__dict__["train"] = HoldEval(module)
+        module.training = False
+
+
+def _release(model: nn.Module, stage: Stage) -> None:
+    record = _record(model)
+    for name, parameter in stage.named_parameters():
+        parameter.requires_grad_(record.pop(name, parameter.requires_grad))
+    for module in stage.modules():
+        if _is_holding(module):
+            module.training = module.__dict__.pop("train").wanted
+
+
+def _record(model: nn.Module) -> dict[str, bool]:
+    """Return the model's note of `requires_grad` before freezing; it lives and dies with it."""
+    record: dict[str, bool] = model.__dict__.setdefault(_RECORD, {})
+    return record
+
+
+def _is_holding(module: nn.Module) -> bool:
+    return isinstance(module.__dict__.get("train"), HoldEval)
+
+
+def _is_held(stage: Stage) -> bool:
+    still = not any(parameter.requires_grad for parameter in stage.parameters())
+    return still and all(_is_holding(m) and not m.training for m in stage.modules())

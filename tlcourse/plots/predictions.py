@@ -1,0 +1,241 @@
+"""Draw what a model answers: probabilities, ROC curves, confusions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
+
+from tlcourse import metrics
+from tlcourse.metrics import check_predictions
+from tlcourse.plots.look import (
+    CHANCE,
+    OKABE_ITO,
+    canvas,
+    colours_for,
+    ink,
+    style,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@style()
+def score_distribution(
+    labels: ArrayLike,
+    probs: ArrayLike,
+    classes: Sequence[str],
+    *,
+    title: str,
+    of: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw each image's predicted probability of class `of`, a row per true class, a dot per image.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`.
+        classes: Names of the C classes.
+        title: What the dots show.
+        of: The class whose probability is drawn; 0 is malignant in the course's sets.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree.
+
+    >>> probs = np.array([[0.9, 0.1], [0.3, 0.7]])
+    >>> ax = score_distribution([0, 1], probs, ["malignant", "benign"], title="Told apart")
+    >>> ax.get_xlabel()
+    'predicted probability of malignant'
+    """
+    labels, probs = check_predictions(labels, probs)
+    _check_classes(classes, probs.shape[1], of)
+    ax = canvas(title, ax, height=1.4 + 0.9 * len(classes))
+    shades = colours_for(classes)
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(classes):
+        score = probs[labels == i, of]
+        height = i + rng.uniform(-0.28, 0.28, len(score))
+        ax.scatter(score, height, s=22, color=shades[name], alpha=0.65, edgecolors="none")
+        if len(score):
+            ax.plot([np.median(score)] * 2, [i - 0.38, i + 0.38], color="black", lw=2)
+    if len(classes) == 2:
+        ax.axvline(0.5, ls="--", lw=1.2, color=CHANCE, zorder=0)
+        ax.text(0.51, -0.5, f"called {classes[of]} →", va="top", fontsize=9, color=CHANCE)
+    counts = [int((labels == i).sum()) for i in range(len(classes))]
+    names = [f"{textwrap.fill(c, 16)}\n({n} images)" for c, n in zip(classes, counts, strict=True)]
+    ax.set_yticks(range(len(classes)), labels=names)
+    for text, name in zip(ax.get_yticklabels(), classes, strict=True):
+        text.set_color(ink(shades[name]))
+    ax.set_ylim(len(classes) - 0.45, -0.62)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel(f"predicted probability of {classes[of]}")
+    ax.set_ylabel("true class (bar: median)")
+    return ax
+
+
+@style()
+def roc(
+    labels: ArrayLike,
+    probs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    title: str,
+    positive: int = 0,
+    positive_name: str = "malignant",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the ROC curve of one model or of several by name, with the line of guessing.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`, or such an array per name.
+        title: What the curves show.
+        positive: The class to be found; 0 is malignant in the course's sets.
+        positive_name: Its name, for the axes.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree or `labels` lack the class or everything else.
+
+    >>> probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
+    >>> ax = roc([0, 1, 1], {"pretrained": probs}, title="Every pair ranked rightly")
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['pretrained: AUC 1.00', 'guessing: AUC 0.50']
+    """
+    several = probs if isinstance(probs, Mapping) else {"model": probs}
+    ax = canvas(title, ax, height=4.6)
+    shades = colours_for(several)
+    for name, rows in several.items():
+        truth, rows = check_predictions(labels, rows)
+        if len(np.unique(truth == positive)) < 2:
+            raise ValueError(f"a ROC curve needs images of class {positive} and of others")
+        alarms, found, _ = roc_curve(truth == positive, rows[:, positive])
+        ax.plot(alarms, found, color=shades[name], label=f"{name}: AUC {_area(alarms, found):.2f}")
+    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="guessing: AUC 0.50", zorder=1)
+    ax.set_aspect("equal", anchor="W")
+    ax.set_xlim(-0.01, 1.01)
+    ax.set_ylim(-0.01, 1.01)
+    ax.set_xlabel(f"false alarms: share of the others called {positive_name}")
+    ax.set_ylabel(f"sensitivity: share of {positive_name} found")
+    # Beside the square, where no curve can run through the words.
+    ax.legend(loc="lower left", bbox_to_anchor=(1.02, 0))
+    return ax
+
+
+@style()
+def top_answers(
+    probs: ArrayLike, names: Sequence[str], *, title: str, k: int = 5, ax: Axes | None = None
+) -> Axes:
+    """Draw the `k` most probable answers of one image as horizontal bars.
+
+    Args:
+        probs: `(C,)`, of one image.
+        names: The C class names.
+        title: What the answers show.
+        k: How many answers, at most C.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree.
+
+    >>> ax = top_answers([0.1, 0.7, 0.2], ["cat", "cup", "dog"], title="A cup", k=2)
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['cup', 'dog']
+    """
+    row = np.asarray(probs, dtype=float)
+    if row.ndim != 1 or len(row) != len(names):
+        raise ValueError(f"expected probs ({len(names)},), one per name, got {row.shape}")
+    if not 1 <= k <= len(row):
+        raise ValueError(f"k must lie in 1..{len(row)}, got {k}")
+    best = np.argsort(-row, kind="stable")[:k]
+    ax = canvas(title, ax, height=1.3 + 0.38 * k)
+    bars = ax.barh(range(k), row[best], 0.7, color=OKABE_ITO["green"])
+    ax.bar_label(bars, [f"{100 * p:.1f} %" for p in row[best]], fontsize=10, padding=4)
+    ax.set_yticks(range(k), labels=[textwrap.fill(names[i], 30) for i in best])
+    ax.invert_yaxis()
+    # Up to 1, or a timid 4 % would look like a sure answer.
+    ax.set_xlim(0, 1)
+    ax.set_xlabel(f"probability among {len(row):,} classes")
+    ax.set_ylabel("answer")
+    return ax
+
+
+@style()
+def confusion(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    classes: Sequence[str],
+    *,
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how many images of each true class (rows) got each answer (columns).
+
+    Args:
+        labels: True classes `(N,)`.
+        predictions: Answered classes `(N,)`, integers: `probs.argmax(axis=1)`.
+        classes: Names of the C classes.
+        title: What the counts show.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes or classes disagree.
+
+    >>> ax = confusion([0, 1, 1], [0, 1, 0], ["malignant", "benign"], title="One false alarm")
+    >>> ax.texts[0].get_text().split()
+    ['1', '100', '%']
+    """
+    table = _counts(labels, predictions, len(classes))
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    ax = canvas(title, ax, height=1.7 + 0.95 * len(classes))
+    ax.set_anchor("W")
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
+    for (i, j), count in np.ndenumerate(table):
+        shade = "white" if shares[i, j] > 0.75 else "black"
+        text = f"{count:,}\n{100 * shares[i, j]:.0f} %"
+        ax.text(j, i, text, ha="center", va="center", color=shade, linespacing=1.3)
+    wrapped = [textwrap.fill(name, 14) for name in classes]
+    ax.set_xticks(range(len(classes)), labels=wrapped)
+    ax.set_yticks(range(len(classes)), labels=wrapped)
+    for text_, name in zip(
+        [*ax.get_xticklabels(), *ax.get_yticklabels()], [*classes] * 2, strict=True
+    ):
+        text_.set_color(ink(colours_for(classes)[name]))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("answered class")
+    ax.set_ylabel("true class\n(rows sum to 100 %)")
+    return ax
+
+
+def _area(alarms: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    return float(np.trapezoid(found, alarms))
+
+
+def _check_classes(classes: Sequence[str], count: int, of: int) -> None:
+    if len(classes) != count:
+        raise ValueError(
+            f"expected {count} class names, one per column of probs, got {len(classes)}"
+        )
+    if not 0 <= of < count:
+        raise ValueError(f"of must name a class in 0..{count - 1}, got {of}")
+
+
+def _counts(labels: ArrayLike, predictions: ArrayLike, count: int) -> NDArray[np.int64]:
+    truth, answers = np.asarray(labels), np.asarray(predictions)
+    if truth.ndim != 1 or answers.shape != truth.shape:
+        raise ValueError(
+            f"expected labels (N,) and predictions (N,), got {truth.shape}, {answers.shape}; "
+            "of probabilities take probs.argmax(axis=1)"
+        )
+    if not np.issubdtype(answers.dtype, np.integer):
+        raise ValueError(f"predictions must be class numbers, got {answers.dtype}")
+    if len(answers) and not 0 <= answers.min() <= answers.max() < count:
+        raise ValueError(f"predictions must lie in 0..{count - 1}, the {count} classes named")
+    return metrics.confusion(truth, np.eye(count)[answers])

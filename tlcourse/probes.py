@@ -1,0 +1,114 @@
+"""Fit a small classifier on frozen features: the learning block of transfer learning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
+
+Kind = Literal["logistic", "svm", "knn"]
+
+LOGISTIC_C = 0.01
+"""Inverse penalty of logistic regression on standardised features.
+
+Fixed, so that no fit searches. Chosen with frozen MobileNetV2 features of BreastMNIST's training
+and validation images alone (10 subsets of 50, 100, 200 and 400, judged on the rest): among
+1e-5 .. 1 it gave the lowest log loss at each size, .51/.46/.42/.37, and an AUC within .003 of the
+best. Scikit-learn's default of 1 raised the log loss by half: with more features than images it
+fits the training images perfectly.
+"""
+
+SVM_C = 3.0
+"""Penalty of errors of the SVM, chosen likewise: AUC .735/.799/.843/.875."""
+
+NEIGHBOURS = 15
+"""Neighbours asked in k-NN, weighted by nearness (fewer where the set is smaller)."""
+
+_CALIBRATION_FOLDS = 3
+
+
+def probe(features: ArrayLike, labels: ArrayLike, *, kind: Kind = "logistic") -> Pipeline:
+    """Fit a classifier on standardised features; return it as a scikit-learn pipeline.
+
+    Settings are fixed and the same for every kind of feature, so that features are compared and
+    not searches. Classes weigh as they come, which keeps probabilities honest: balanced weights
+    moved the AUC by .001 or less and raised the log loss at every size. The SVM has an RBF
+    kernel and probabilities by Platt's sigmoid over 3 folds. k-NN asks 15 neighbours by cosine
+    distance, which beat the Euclidean one by .03 AUC or more.
+
+    Args:
+        features: Finite numbers `(N, F)`.
+        labels: Classes `(N,)`, two different ones or more.
+        kind: `"logistic"`, `"svm"` or `"knn"`.
+
+    Returns:
+        A fitted pipeline with `predict_proba`; its columns follow `.classes_`.
+
+    Raises:
+        ValueError: If shapes disagree, a feature is not finite, there is one class only, the SVM
+            finds fewer than two images of a class, or `kind` is unknown.
+
+    >>> features = np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.2]])
+    >>> probe(features, [0, 0, 1, 1]).predict([[0.0, 0.8]])
+    array([0])
+    """
+    features, labels = _checked(features, labels)
+    pipeline: Pipeline = make_pipeline(StandardScaler(), _classifier(kind, labels))
+    # Matrices this small cost more to share among threads than to multiply: on a busy machine
+    # with two cores, 546 x 1280 took 870 ms of CPU time on two threads and 17 ms on one.
+    with threadpool_limits(1, user_api="blas"):
+        return pipeline.fit(features, labels)
+
+
+def _classifier(kind: str, labels: NDArray[np.generic]) -> BaseEstimator:
+    if kind == "logistic":
+        return LogisticRegression(C=LOGISTIC_C, max_iter=1000)
+    if kind == "svm":
+        machine = SVC(C=SVM_C)
+        # ensemble=False: one machine on all images, only the sigmoid is fitted on folds.
+        return CalibratedClassifierCV(machine, ensemble=False, cv=_folds(labels))
+    if kind == "knn":
+        count = min(NEIGHBOURS, len(labels))
+        return KNeighborsClassifier(count, weights="distance", metric="cosine")
+    raise ValueError(f"expected kind 'logistic', 'svm' or 'knn', got {kind!r}")
+
+
+def _folds(labels: NDArray[np.generic]) -> int:
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(
+            f"kind 'svm' needs two images or more of each class, found {counts.min()} of class "
+            f"{classes[counts.argmin()]}: add images or use kind='logistic'"
+        )
+    return int(min(_CALIBRATION_FOLDS, counts.min()))
+
+
+def _checked(
+    features: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    features, labels = np.asarray(features), np.asarray(labels)
+    if features.ndim != 2 or labels.ndim != 1:
+        raise ValueError(
+            f"expected features (N, F) and labels (N,), got {features.shape} and {labels.shape}: "
+            "take means over positions or flatten, such as features.reshape(len(features), -1)"
+        )
+    if len(features) != len(labels):
+        raise ValueError(
+            f"expected a label per row, got {len(features)} rows, {len(labels)} labels"
+        )
+    if not np.isfinite(features).all():
+        count = int((~np.isfinite(features)).any(axis=1).sum())
+        raise ValueError(f"features must be finite, found NaN or infinity in {count} rows")
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise ValueError(f"a probe needs two classes or more, found only {present.tolist()}")
+    return features, labels

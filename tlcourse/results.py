@@ -1,0 +1,94 @@
+"""Keep small tables of published results: numbers with the command that remakes them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tlcourse.runtime import repository_root, versions
+
+
+class ResultUnavailable(FileNotFoundError):
+    """A published table is not where it should be."""
+
+
+def results_dir() -> Path:
+    """Return the folder of published tables: `TLCOURSE_RESULTS`, or `data/results` here.
+
+    Raises:
+        ResultUnavailable: If the package does not run from a checkout of the course.
+    """
+    chosen = os.environ.get("TLCOURSE_RESULTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    root = repository_root()
+    if root is None:
+        raise ResultUnavailable(
+            "published results live in data/results of the course's checkout: "
+            "run from one, or set TLCOURSE_RESULTS to that folder"
+        )
+    return root / "data" / "results"
+
+
+def save_table(table: pd.DataFrame, name: str, *, command: str, note: str) -> Path:
+    """Write `table` as `name`.csv, headed by comment lines that say how it was made.
+
+    Args:
+        table: Tidy rows; a column a variable. Floats are kept to five digits.
+        name: File name without ending, such as `"01_learning_curves"`.
+        command: The command that remakes the table.
+        note: What was measured: data set, seeds, settings, in one line.
+
+    Returns:
+        The path written. The file appears whole or not at all.
+    """
+    used = ", ".join(f"{package} {version}" for package, version in versions().items())
+    lines = [f"# {note}", f"# command: {command}", f"# versions: {used}"]
+    text = (
+        "\n".join(lines)
+        + "\n"
+        + table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    )
+    path = results_dir() / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def load_table(name: str) -> pd.DataFrame:
+    """Read a published table; its comment lines are in `.attrs` (note, command, versions).
+
+    Raises:
+        ResultUnavailable: If there is no such table; the message lists those there are.
+    """
+    path = results_dir() / f"{name}.csv"
+    if not path.is_file():
+        there = sorted(p.stem for p in results_dir().glob("*.csv"))
+        raise ResultUnavailable(
+            f"no published table {name!r} in {results_dir()}; there are: {there}"
+        )
+    comments, rows = _split_comments(path.read_text(encoding="utf-8"))
+    table = pd.read_csv(io.StringIO(rows))
+    table.attrs = _read_comments(comments)
+    return table
+
+
+def _split_comments(text: str) -> tuple[list[str], str]:
+    lines = text.splitlines()
+    comments = [line.removeprefix("# ") for line in lines if line.startswith("#")]
+    return comments, "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def _read_comments(comments: list[str]) -> dict[Hashable | None, Any]:
+    attrs: dict[Hashable | None, Any] = {"note": comments[0] if comments else ""}
+    for line in comments[1:]:
+        key, _, value = line.partition(": ")
+        attrs[key] = value
+    return attrs

@@ -1,0 +1,158 @@
+"""Execute lessons without a browser and say how each went."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tqdm.auto import tqdm
+
+from tlcourse.runtime import repository_root
+
+CELL_TIMEOUT = 600
+"""Seconds a single cell may take."""
+
+
+@dataclass(frozen=True)
+class LessonRun:
+    """What became of one lesson: name, wall seconds, peak memory in MB, verdict."""
+
+    lesson: str
+    seconds: float
+    peak_memory_mb: float
+    verdict: str
+
+    @property
+    def passed(self) -> bool:
+        """True if every cell ran."""
+        return self.verdict == "passed"
+
+
+def find_lessons(*, solutions: bool = False, prefix: str = "") -> list[Path]:
+    """List the lesson notebooks of this checkout, in order.
+
+    Args:
+        solutions: The complete copies in place of the learner's.
+        prefix: Only lessons whose name starts so, such as `"02"`.
+
+    Raises:
+        FileNotFoundError: If there is no such lesson.
+    """
+    root = repository_root()
+    folder = (root or Path.cwd()) / "notebooks" / ("solutions" if solutions else "")
+    found = sorted(folder.glob(f"{prefix}*.ipynb"))
+    if not found:
+        raise FileNotFoundError(
+            f"no lesson {prefix}*.ipynb in {folder}: run this from the course's checkout"
+        )
+    return found
+
+
+def run_lessons(paths: list[Path], *, progress: bool = True) -> list[LessonRun]:
+    """Execute the notebooks one after the other; nothing is written to them.
+
+    Args:
+        paths: Notebooks.
+        progress: Show a bar that advances with every cell.
+
+    Returns:
+        One row per notebook, failures included.
+    """
+    books = [(path, nbformat.read(path, as_version=4)) for path in paths]
+    total = sum(len(book.cells) for _, book in books)
+    with tqdm(total=total, unit="cell", disable=not progress) as bar:
+        return [run_lesson(path, book, bar) for path, book in books]
+
+
+def run_lesson(path: Path, book: nbformat.NotebookNode, bar: tqdm | None = None) -> LessonRun:
+    """Execute one notebook in a fresh kernel.
+
+    >>> book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    >>> run_lesson(Path("sum.ipynb"), book).verdict
+    'passed'
+    """
+    client = NotebookClient(
+        book,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_complete=lambda cell, cell_index: bar.update() if bar is not None else None,
+    )
+    if bar is not None:
+        bar.set_description(path.stem)
+    started = time.perf_counter()
+    verdict, peak = _execute(client)
+    return LessonRun(path.stem, round(time.perf_counter() - started, 1), round(peak, 0), verdict)
+
+
+def _execute(client: NotebookClient) -> tuple[str, float]:
+    peak = [0.0]
+    try:
+        with client.setup_kernel(), _watch_memory(client, peak):
+            for index, cell in enumerate(client.nb.cells):
+                client.execute_cell(cell, index)
+    except CellExecutionError as error:
+        return f"cell {index + 1}: {error.ename}: {error.evalue}", peak[0]
+    except CellTimeoutError:
+        return f"cell {index + 1}: took over {CELL_TIMEOUT} s", peak[0]
+    except DeadKernelError:
+        return f"cell {index + 1}: the kernel died (out of memory?)", peak[0]
+    return "passed", peak[0]
+
+
+@contextmanager
+def _watch_memory(client: NotebookClient, peak: list[float]) -> Iterator[None]:
+    """Sample the kernel's resident memory four times a second; the peak in MB goes to `peak[0]`."""
+    provisioner = getattr(client.km, "provisioner", None)
+    process = psutil.Process(getattr(provisioner, "pid", None) or os.getpid())
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.25):
+            try:
+                peak[0] = max(peak[0], process.memory_info().rss / 2**20)
+            except psutil.Error:
+                return
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def format_table(runs: list[LessonRun]) -> str:
+    """Lay the runs out as a table for a terminal.
+
+    >>> print(format_table([LessonRun("00_meet", 31.2, 812.0, "passed")]))
+    lesson                        seconds   peak MB  verdict
+    00_meet                          31.2       812  passed
+    total                            31.2
+    """
+    rows = [f"{'lesson':<28}{'seconds':>9}{'peak MB':>10}  verdict"]
+    for run in runs:
+        row = f"{run.lesson:<28}{run.seconds:>9.1f}{run.peak_memory_mb:>10.0f}  {run.verdict}"
+        rows.append(row)
+    rows.append(f"{'total':<28}{sum(run.seconds for run in runs):>9.1f}")
+    return "\n".join(rows)
+
+
+def save_json(runs: list[LessonRun], path: Path) -> None:
+    """Write the runs as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    rows = [{**asdict(run), "passed": run.passed} for run in runs]
+    partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

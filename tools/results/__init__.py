@@ -1,0 +1,1 @@
+"""The computations behind the published tables, one module per lesson."""
