@@ -64,6 +64,23 @@ def edge_orientations(
     return Split(np.clip(images, 0, 255).round().astype(np.uint8), labels, factors=factors)
 
 
+def edge_pair(size: int = 64) -> NDArray[np.uint8]:
+    """Return a vertical and a horizontal edge, dark beside bright, `(2, size, size)`.
+
+    Each is the other's transpose, so that a filter's two answers differ by orientation alone.
+
+    Args:
+        size: Side in pixels, 2 or more.
+
+    >>> vertical, horizontal = edge_pair(4)
+    >>> vertical[0].tolist(), horizontal[0].tolist()
+    ([90, 90, 165, 165], [90, 90, 90, 90])
+    """
+    vertical = np.full((size, size), 90, np.uint8)
+    vertical[:, size // 2 :] = 165
+    return np.stack([vertical, vertical.T])
+
+
 def texture_patches(n: int = 240, *, size: int = 16, seed: int = 0) -> Split:
     """Return small patches of brick, grass and gravel, grouped by their place in the photograph.
 

@@ -66,10 +66,8 @@ on_scan = inspection.responses(model, scan[None], "stem", size=SIZE, progress=Fa
 axes = plots.response_grid(scan, on_scan, chosen, title="The same four filters answer to a scan")
 plots.show(axes, alt="An ultrasound scan and four maps with its bright layers and outlines")
 
-# Two test pictures for the exercise below: a vertical edge and a horizontal one.
-vertical = np.full((64, 64), 90, np.uint8)
-vertical[:, 32:] = 165
-pair = np.stack([vertical, vertical.T])
+# For the exercise below: the stem's answers to a vertical and to a horizontal edge.
+pair = probing.edge_pair()
 on_vertical, on_horizontal = inspection.responses(model, pair, "stem", size=SIZE, progress=False)
 
 # %% [markdown]

@@ -362,11 +362,13 @@ for images in ("breastmnist", "phantom"):
     scores = shown[["sensitivity", "balanced_accuracy", "auc"]]
     print(f"published, {images}, {len(tables['notes'])} folds")
     print(scores.agg(lambda v: str(metrics.mean_interval(v.to_numpy()))).to_string())
-    print(f"AUC, notes minus probe: {gained(tables, 'notes', 'logistic probe', 'auc')}\n")
+    behind = gained(tables, "notes", "logistic probe", "auc")
+    print(f"AUC, notes minus probe: {behind}\n")
     assert abs(tables["timid"]["accuracy"].mean() - always_harmless) < 0.02
     assert gained(tables, "notes", "timid", "sensitivity").low > 0.2
     assert gained(tables, "weighted", "notes", "sensitivity").low > 0.05
-    assert gained(tables, "notes", "logistic probe", "auc").high < 0
+    assert -0.03 < behind.low
+    assert behind.high < (0 if images == "breastmnist" else 0.01)
 
 # %% tags=["instructor"]
 # Question for the room: "Which accuracy makes you suspicious without any further information?"
@@ -374,8 +376,9 @@ for images in ("breastmnist", "phantom"):
 # two dot plots side by side. When late, skip the loop of section 3 and run only its report.
 
 # %% [markdown]
-# With thirty folds the probe is ahead in AUC, by very little: ten epochs stop short of where the
-# probe's solver ends. The table also holds heads trained for fifty epochs.
+# With thirty folds the probe is ahead in AUC on the real scans, by very little: ten epochs stop
+# short of where the probe's solver ends. On the simulated ones the interval touches zero, so
+# nothing is decided. The table also holds heads trained for fifty epochs.
 #
 # ### Exercise 3 (6 minutes)
 #
