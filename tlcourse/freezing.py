@@ -29,6 +29,7 @@ __all__ = [
     "freeze",
     "freeze_report",
     "frozen_stages",
+    "released_parameters",
     "snapshot",
     "trainable_parameters",
     "unfreeze",
@@ -112,6 +113,36 @@ def unfreeze(model: nn.Module, *, down_to: str = "stem") -> nn.Module:
     if not _record(model):
         del model.__dict__[_RECORD]
     return model
+
+
+def released_parameters(model: nn.Module, down_to: str) -> list[nn.Parameter]:
+    """List the parameters that `unfreeze` with this `down_to` would release, without doing it.
+
+    These are the ones that `freeze` holds and that trained before. A parameter held by hand,
+    ahead of `freeze` or without it, is not among them, and one that trains now is not either.
+
+    Args:
+        model: A classifier of torchvision; not changed.
+        down_to: The lowest stage to be released, counted from the stem.
+
+    Raises:
+        ValueError: If the model has no such stage; the message lists those it has.
+
+    >>> from torchvision import models
+    >>> model = freeze(models.resnet18())
+    >>> len(released_parameters(model, "head")), len(released_parameters(model, "stage4"))
+    (0, 15)
+    """
+    divided = stages(model)
+    names = list(divided)
+    # Reading must not leave an empty record behind, as _record would.
+    record: dict[str, bool] = model.__dict__.get(_RECORD, {})
+    return [
+        parameter
+        for stage in names[_position(names, down_to, "the lowest stage to release", model) :]
+        for name, parameter in divided[stage].named_parameters()
+        if record.get(name, False) and not parameter.requires_grad
+    ]
 
 
 def frozen_stages(model: nn.Module) -> tuple[str, ...]:

@@ -4,21 +4,18 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models.regnet import BlockParams
 
 from tlcourse import optim
-from tlcourse.backbones import stages
+from tlcourse.backbones import classifiers, stages
+from tlcourse.freezing import freeze, released_parameters, unfreeze
 
-FAMILIES = [
-    "resnet18",
-    "mobilenet_v2",
-    "efficientnet_b0",
-    "densenet121",
-    "vgg11_bn",
-    "convnext_tiny",
-    "vit_b_32",
-    "swin_t",
-    "shufflenet_v2_x0_5",
-]
+NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+WAYS = {
+    "by name": lambda names: {"lrs": {name: 0.5**i for i, name in enumerate(names)}},
+    "head and backbone": lambda names: {"head_lr": 0.1, "backbone_lr": 0.01},
+    "by decay": lambda names: {"head_lr": 0.1, "decay": 0.5},
+}
 
 
 @pytest.fixture
@@ -32,33 +29,59 @@ def hold(model, *names):
             parameter.requires_grad_(False)
 
 
-def one_parameter(optimizer=torch.optim.SGD, lr=1.0, **options):
-    return optimizer([nn.Parameter(torch.zeros(1))], lr=lr, **options)
+def on_meta(name):
+    """Build any classifier without memory for its weights."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    widths = BlockParams.from_init_params
+
+    def real(**given):  # RegNet works out its widths with tensors whose values it needs
+        with torch.device("cpu"):
+            return widths(**given)
+
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(BlockParams, "from_init_params", real)
+        return models.get_model(name, weights=None, **options)
 
 
-def rates_of(schedule, optimizer, steps):
-    """The rates of the first steps as the optimizer sees them."""
-    seen = []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return seen
+def spared_by_kind(model):
+    """Identities of what belongs to a normalisation or is a bias, told by type and name."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, NORMALISATIONS) or name.endswith("bias")
+    }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("no_decay", [False, True])
-def test_every_trainable_parameter_is_in_exactly_one_group(name, no_decay):
-    with torch.device("meta"):
-        model = models.get_model(name, num_classes=3)
-    first = next(iter(stages(model)))
+def expected_rates(names, way):
+    """The rate of each stage, worked out by hand."""
+    if way == "by name":
+        return {name: 0.5**i for i, name in enumerate(names)}
+    if way == "by decay":
+        return {name: 0.1 * 0.5**i for i, name in enumerate(reversed(names))}
+    return dict.fromkeys(names, 0.01) | {"head": 0.1}
+
+
+@pytest.mark.parametrize("name", classifiers())
+def test_every_trainable_parameter_of_every_classifier_is_in_exactly_one_group(name):
+    model = on_meta(name)
+    first, *moving = stages(model)
     hold(model, first)
-    groups = optim.param_groups(model, head_lr=1e-3, decay=0.5, no_decay=no_decay)
-    held = [id(p) for group in groups for p in group["params"]]
-    assert len(held) == len(set(held))
-    assert set(held) == {id(p) for p in model.parameters() if p.requires_grad}
-    assert all(group["params"] for group in groups)
-    assert first not in {group["name"].split("/")[0] for group in groups}
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    for way, rates in WAYS.items():
+        for no_decay in (False, True):
+            groups = optim.param_groups(
+                model, weight_decay=0.05, no_decay=no_decay, **rates(moving)
+            )
+            held = [id(p) for group in groups for p in group["params"]]
+            assert len(held) == len(set(held))
+            assert set(held) == trainable
+            assert all(group["params"] for group in groups)
+            assert len({group["name"] for group in groups}) == len(groups)
+            wanted = expected_rates(moving, way)
+            assert {g["name"].removesuffix(optim.NO_DECAY): g["lr"] for g in groups} == wanted
+            free = {id(p) for g in groups for p in g["params"] if g["weight_decay"] == 0}
+            assert free == (spared_by_kind(model) & trainable if no_decay else set())
 
 
 def test_groups_are_named_after_stages_in_order(model):
@@ -120,15 +143,6 @@ def test_optimizers_honour_the_rate_of_each_group(model, optimizer):
     assert moved[id(head)] / moved[id(stem)] == pytest.approx(100, rel=0.02)
 
 
-def test_torch_schedulers_keep_the_proportions(model):
-    optimizer = torch.optim.SGD(optim.param_groups(model, head_lr=1e-2, backbone_lr=1e-3))
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-    optimizer.step()
-    scheduler.step()
-    rates = scheduler.get_last_lr()
-    assert rates == pytest.approx([5e-4] * (len(rates) - 1) + [5e-3])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -172,90 +186,6 @@ def test_nothing_to_train_is_an_error(model):
         optim.param_groups(model.requires_grad_(False), head_lr=1e-3)
 
 
-def test_warmup_cosine_starts_at_exactly_zero_and_ends_near_it():
-    optimizer = one_parameter(lr=0.5)
-    seen = rates_of(optim.warmup_cosine(optimizer, 20, 5), optimizer, 20)
-    assert seen[0] == 0.0
-    assert seen[:6] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    assert seen[5:] == sorted(seen[5:], reverse=True)
-    assert 0 < seen[-1] < 0.01
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
-
-
-@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (1, 1), (5, 5), (7, 0)])
-def test_warmup_cosine_at_the_edges(total, warmup):
-    optimizer = one_parameter()
-    seen = rates_of(optim.warmup_cosine(optimizer, total, warmup), optimizer, total + 3)
-    assert seen[0] == (0.0 if warmup else 1.0)
-    assert all(0 <= rate <= 1 for rate in seen)
-
-
-def test_warmup_takes_a_tenth_unless_told():
-    optimizer = one_parameter()
-    seen = rates_of(optim.warmup_cosine(optimizer, 95), optimizer, 95)
-    assert seen.index(max(seen)) == 10
-
-
-def test_slanted_triangular_is_the_papers_formula():
-    total, cut_frac, ratio, lr = 200, 0.1, 32, 0.01
-    optimizer = one_parameter(lr=lr)
-    seen = rates_of(optim.slanted_triangular(optimizer, total), optimizer, total)
-    cut = math.floor(total * cut_frac)
-    for t, rate in enumerate(seen):
-        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
-        assert rate == pytest.approx(lr * (1 + p * (ratio - 1)) / ratio)
-
-
-@pytest.mark.parametrize("total", [1, 2, 9, 19, 101])
-def test_slanted_triangular_never_leaves_its_range(total):
-    optimizer = one_parameter()
-    seen = rates_of(optim.slanted_triangular(optimizer, total), optimizer, total + 5)
-    assert all(1 / 32 - 1e-12 <= rate <= 1 for rate in seen)
-
-
-def test_slanted_triangular_can_start_at_zero():
-    optimizer = one_parameter()
-    seen = rates_of(optim.slanted_triangular(optimizer, 50, ratio=math.inf), optimizer, 50)
-    assert seen[0] == 0.0
-    assert max(seen) == 1.0
-
-
-def test_constant_with_and_without_warmup():
-    optimizer = one_parameter()
-    assert set(rates_of(optim.constant(optimizer, 5), optimizer, 5)) == {1.0}
-    optimizer = one_parameter()
-    assert rates_of(optim.constant(optimizer, 5, 2), optimizer, 5) == [0.0, 0.5, 1.0, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("schedule", [optim.warmup_cosine, optim.constant])
-def test_impossible_steps_are_refused(schedule):
-    with pytest.raises(ValueError, match="warmup_steps from 0 to total_steps=10, got 11"):
-        schedule(one_parameter(), 10, 11)
-    with pytest.raises(ValueError, match="warmup_steps from 0 to total_steps=10, got -1"):
-        schedule(one_parameter(), 10, -1)
-    with pytest.raises(ValueError, match="total_steps of at least 1, got 0"):
-        schedule(one_parameter(), 0, 0)
-
-
-@pytest.mark.parametrize("options", [{"cut_frac": 0}, {"cut_frac": 1}, {"ratio": 0.5}])
-def test_impossible_slants_are_refused(options):
-    with pytest.raises(ValueError, match="cut_frac"):
-        optim.slanted_triangular(one_parameter(), 10, **options)
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_schedules_scale_every_group(model, optimizer):
-    made = optimizer(optim.param_groups(model, head_lr=1e-2, backbone_lr=1e-3))
-    schedule = optim.warmup_cosine(made, 10, 4)
-    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
-    assert {group["lr"] for group in made.param_groups} == {0.0}
-    for _ in range(2):
-        made.step()
-        schedule.step()
-    assert made.param_groups[0]["lr"] == pytest.approx(5e-4)
-    assert made.param_groups[-1]["lr"] == pytest.approx(5e-3)
-
-
 def test_the_optimizer_check_names_stages(model):
     head_only = torch.optim.SGD(stages(model)["head"].parameters(), lr=0.1)
     with pytest.warns(optim.OptimizerWarning, match="not in the optimizer .'stem', 'stage1'"):
@@ -281,3 +211,82 @@ def test_the_optimizer_check_finds_a_head_replaced_too_late(model):
         pytest.warns(optim.OptimizerWarning, match="2 parameters of another model"),
     ):
         optim.check_optimizer(model, optimizer)
+
+
+def test_what_is_released_later_gets_groups_from_the_start(model):
+    freeze(model)
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    assert [(g["name"], g["lr"]) for g in groups] == [
+        ("stage4", 0.025),
+        ("stage5", 0.05),
+        ("head", 0.1),
+    ]
+    held = {id(p) for group in groups for p in group["params"]}
+    assert not any(p.requires_grad for p in groups[0]["params"])
+    unfreeze(model, down_to="stage4")
+    assert held == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_releasing_goes_with_every_way_to_give_rates(model, way):
+    freeze(model)
+    groups = optim.param_groups(model, releasing="stage5", **WAYS[way](["stage5", "head"]))
+    assert [group["name"] for group in groups] == ["stage5", "head"]
+
+
+def test_releasing_what_trains_anyway_changes_nothing(model):
+    plain = optim.param_groups(model, head_lr=0.1, decay=0.5)
+    named = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stem")
+    assert [[id(p) for p in g["params"]] for g in plain] == [
+        [id(p) for p in g["params"]] for g in named
+    ]
+
+
+def test_what_is_held_by_hand_is_not_released_later(model):
+    by_hand = next(stages(model)["stage5"].parameters()).requires_grad_(False)
+    freeze(model, through="stage4")  # the held one's stage is not touched: no record of it
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    freeze(model)  # now its record says that it was still before
+    again = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    for made in (groups, again):
+        held = {id(p) for group in made for p in group["params"]}
+        assert id(by_hand) not in held
+        assert {id(p) for p in stages(model)["stage5"].parameters()} - held == {id(by_hand)}
+
+
+def test_asking_what_will_be_released_changes_nothing(model):
+    before = dict(model.__dict__)
+    assert released_parameters(model, "stem") == []
+    assert model.__dict__ == before
+    freeze(model)
+    flags = [p.requires_grad for p in model.parameters()]
+    assert len(released_parameters(model, "stem")) == flags.count(False)
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+def test_an_unknown_stage_to_release_is_refused(model):
+    freeze(model)
+    optimizer = torch.optim.SGD(stages(model)["head"].parameters(), lr=0.1)
+    message = "lowest stage to release .* got 'layer4'; its stages: stem, stage1"
+    with pytest.raises(ValueError, match=message):
+        optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="layer4")
+    with pytest.raises(ValueError, match=message):
+        optim.check_optimizer(model, optimizer, releasing="layer4")
+
+
+def test_a_frozen_head_cannot_wait_for_its_release(model):
+    freeze(model, through="head")
+    with pytest.raises(ValueError, match="no parameter may move"):
+        optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stem")
+
+
+def test_the_optimizer_check_counts_what_is_released_later(model, recwarn):
+    freeze(model)
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    optim.check_optimizer(model, torch.optim.SGD(groups), releasing="stage4")
+    assert not recwarn.list
+    with pytest.warns(optim.OptimizerWarning, match="frozen parameters .'stage4', 'stage5'."):
+        optim.check_optimizer(model, torch.optim.SGD(groups))
+    head_only = torch.optim.SGD(optim.param_groups(model, head_lr=0.1))
+    with pytest.warns(optim.OptimizerWarning, match="not in the optimizer .'stage4', 'stage5'."):
+        optim.check_optimizer(model, head_only, releasing="stage4")

@@ -1,0 +1,179 @@
+"""Sort the parameters that may move into groups named after their stage, each with its rate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from tlcourse.backbones import stages
+from tlcourse.freezing import released_parameters
+from tlcourse.optim.rates import check_numbers, check_rates, listed, stage_rates
+
+ULMFIT_DECAY = 1 / 2.6
+"""Factor from one layer's rate to the next lower one's (Howard & Ruder 2018)."""
+
+NO_DECAY = "/no_decay"
+"""What the name of a group without weight decay ends in."""
+
+
+class OptimizerWarning(UserWarning):
+    """What the optimizer holds and what may move are not the same."""
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    head_lr: float | None = None,
+    backbone_lr: float | None = None,
+    lrs: Mapping[str, float] | None = None,
+    decay: float | None = None,
+    weight_decay: float | None = None,
+    no_decay: bool = False,
+    releasing: str | None = None,
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into one named group per stage, each with its rate.
+
+    There are three ways to give the rates, and only one may be used at a time: `lrs`, a rate for
+    each stage that is to move; `head_lr` with `backbone_lr` (which is left out when the whole
+    backbone is frozen); `head_lr` with `decay`, where each stage's rate is `decay` times that of
+    the next higher stage, frozen stages counted (Howard & Ruder 2018 use 1 / 2.6).
+
+    Every trainable parameter lands in exactly one group and frozen ones in none. Stages that are
+    wholly frozen get no group, unless they are to be released later (`releasing`).
+
+    Args:
+        model: A network whose stages are known (see `tlcourse.backbones.stages`).
+        head_lr: Rate of the head, above 0.
+        backbone_lr: Rate of all stages below the head, above 0.
+        lrs: Rates by stage name.
+        decay: Factor from one stage to the next lower one, above 0 and at most 1.
+        weight_decay: Weight decay of the groups, 0 or more; None leaves it to the optimizer.
+        no_decay: Whether one-dimensional parameters (biases and the scales of normalisation
+            layers) go without weight decay, in groups of their own, such as `stage1/no_decay`.
+        releasing: The lowest stage that training will release later, as
+            `fit(unfreeze_at={"stage4": 3})` does: what `freeze` holds of it and of the stages
+            above counts as trainable, what was held by hand does not.
+
+    Returns:
+        Groups in the order of the stages, with keys `name`, `params`, `lr` and, where it is set,
+        `weight_decay`.
+
+    Raises:
+        ValueError: If the rates are given in no way or in two, name a stage that does not exist
+            or one that is frozen, leave out a trainable stage, or lie outside their range; or
+            if no stage is called `releasing`.
+
+    >>> import torch
+    >>> from torchvision.models import mobilenet_v2
+    >>> groups = param_groups(mobilenet_v2(num_classes=2), head_lr=1e-3, backbone_lr=1e-4)
+    >>> groups[-1]["name"], groups[-1]["lr"], groups[0]["name"], groups[0]["lr"]
+    ('head', 0.001, 'stem', 0.0001)
+    >>> optimizer = torch.optim.SGD(groups, momentum=0.9)
+    """
+    check_numbers({"head_lr": head_lr, "backbone_lr": backbone_lr, **(lrs or {})}, weight_decay)
+    trainable = _trainable_by_stage(model, releasing)
+    rates = stage_rates(list(trainable), head_lr, backbone_lr, lrs, decay)
+    check_rates(rates, trainable, by_name=lrs is not None)
+    groups = []
+    for name, parameters in trainable.items():
+        for suffix, members in _by_decay(parameters, no_decay).items():
+            group = {"name": name + suffix, "params": members, "lr": rates.get(name)}
+            if suffix or weight_decay is not None:
+                group["weight_decay"] = 0.0 if suffix else weight_decay
+            groups += [group] if members else []
+    return groups
+
+
+def check_optimizer(
+    model: nn.Module, optimizer: Optimizer, *, releasing: str | None = None, stacklevel: int = 2
+) -> None:
+    """Compare what the optimizer holds with what may move in the model.
+
+    Warns with an `OptimizerWarning` that names the stages when trainable parameters are missing
+    from the optimizer, when it holds frozen ones, or when it holds some of another model.
+
+    Args:
+        model: The network to be trained.
+        optimizer: The optimizer that is to train it.
+        releasing: The lowest stage that training will release later (see `param_groups`).
+        stacklevel: How many calls up the warning points (see `warnings.warn`).
+
+    Raises:
+        ValueError: If no parameter may move, or the optimizer holds none that may.
+
+    >>> import torch
+    >>> from torchvision.models import mobilenet_v2
+    >>> model = mobilenet_v2(num_classes=2)
+    >>> check_optimizer(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    """
+    # Membership by identity: two fresh normalisation layers hold equal values.
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    trainable = _trainable_now_or_later(model, releasing)
+    frozen = {id(p) for p in model.parameters()} - trainable
+    if not held & trainable:
+        raise ValueError(
+            "the optimizer holds no trainable parameter of this model: build it from "
+            "param_groups(model, ...) after replace_head and freeze"
+        )
+    findings = {
+        f"trainable parameters are not in the optimizer ({_where(model, trainable - held)}): "
+        "they get no step; build the optimizer from param_groups": trainable - held,
+        f"the optimizer holds frozen parameters ({_where(model, frozen & held)}): "
+        "they get no step; build the optimizer after freeze": frozen & held,
+        f"the optimizer holds {len(held - trainable - frozen)} parameters of another model or of "
+        "a replaced head: build the optimizer last": held - trainable - frozen,
+    }
+    for message, found in findings.items():
+        if found:
+            warnings.warn(message, OptimizerWarning, stacklevel=stacklevel)
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that may move, each once.
+
+    Raises:
+        ValueError: If there is none.
+
+    >>> len(trainable_parameters(nn.Linear(3, 2)))
+    2
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("no parameter may move: unfreeze(model, down_to='head') frees the head")
+    return parameters
+
+
+def _trainable_by_stage(model: nn.Module, releasing: str | None) -> dict[str, list[nn.Parameter]]:
+    trainable = _trainable_now_or_later(model, releasing)
+    return {
+        name: [p for p in stage.parameters() if id(p) in trainable]
+        for name, stage in stages(model).items()
+    }
+
+
+def _trainable_now_or_later(model: nn.Module, releasing: str | None) -> set[int]:
+    """Return the identities of what moves now, and of what moves once `releasing` is released."""
+    # Something must train from the first step on: what is released later cannot stand in for it.
+    now = trainable_parameters(model)
+    later = [] if releasing is None else released_parameters(model, releasing)
+    return {id(p) for p in [*now, *later]}
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], split: bool) -> dict[str, list[nn.Parameter]]:
+    groups: dict[str, list[nn.Parameter]] = {"": [], NO_DECAY: []}
+    for parameter in parameters:
+        groups[NO_DECAY if split and parameter.ndim <= 1 else ""].append(parameter)
+    return groups
+
+
+def _where(model: nn.Module, identities: set[int]) -> str:
+    found = [
+        name
+        for name, stage in stages(model).items()
+        if any(id(p) in identities for p in stage.parameters())
+    ]
+    return listed(found)
