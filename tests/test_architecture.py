@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
-    {"runtime", "metrics", "descriptors", "storage"},
+    {"runtime", "metrics", "descriptors", "storage", "checkpoints"},
     {"results", "anatomy"},
     {"lesions", "scanner"},
     {"phantom"},
@@ -17,9 +17,11 @@ FLOORS = [
     {"stages", "preprocessing"},
     {"backbones"},
     {"similarity", "observe", "batches", "movement"},
-    {"freezing", "classic", "probes", "calibration"},
-    {"features", "optim", "history"},
-    {"settings"},
+    {"freezing", "classic", "probes", "calibration", "views"},
+    {"features", "optim", "history", "releasing", "costs"},
+    {"settings", "boundary"},
+    {"feeding"},
+    {"loop"},
     {"probing", "training", "attribution", "patches"},
     {"inspection", "heads"},
     {"experiments", "plots"},

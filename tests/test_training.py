@@ -539,3 +539,22 @@ def test_predict_without_images():
 def test_histories_show_an_empty_table():
     history = History(pd.DataFrame(columns=["epoch"]), pd.DataFrame(), True, None)
     assert "interrupted" in history._repr_html_()
+
+
+def test_gradient_norms_are_those_of_the_step():
+    model, data = a_model(), an_image_set(train=8)
+    groups = param_groups(model, head_lr=1.0, backbone_lr=1.0)
+    before = {g["name"]: [p.detach().clone() for p in g["params"]] for g in groups}
+    history = quick(model, data, optimizer=torch.optim.SGD(groups), gradients=True)
+    for group in groups:
+        moved = [
+            (a - b.detach()).norm()
+            for a, b in zip(before[group["name"]], group["params"], strict=True)
+        ]  # a step of plain SGD at rate 1 is the gradient
+        expected = torch.stack(moved).norm().item()
+        assert history.steps[f"grad/{group['name']}"][0] == pytest.approx(expected, rel=1e-3)
+    assert not history.steps.filter(like="grad/").isna().any(axis=None)
+
+
+def test_without_being_asked_no_gradient_is_written_down():
+    assert not quick(a_model()).steps.columns.str.startswith("grad/").any()

@@ -34,6 +34,7 @@ class PreparedImages:
 
     Attributes:
         once: Whether the images were prepared once.
+        view: 0: there is one view of each image, see `tlcourse.views`.
 
     >>> from torchvision.models import mobilenet_v2
     >>> images = PreparedImages(mobilenet_v2(), np.zeros((5, 28, 28), np.uint8), size=32)
@@ -47,6 +48,7 @@ class PreparedImages:
         needed = len(images) * 3 * size * size * 4
         self.once = needed <= PREPARED_SHARE * _free_memory(self._device)
         self._prepared = self._prepare_all() if self.once else None
+        self.view = 0
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -87,7 +89,9 @@ class PreparedImages:
 
 
 class Source(Protocol):
-    """Whatever hands out batches of network inputs by index."""
+    """Whatever hands out batches of network inputs by index; `view` tells which version."""
+
+    view: int
 
     def __len__(self) -> int: ...
 
@@ -103,7 +107,8 @@ class TrainingBatches:
     augmentation see the images in the same order.
 
     Args:
-        source: Prepared images, or whatever else the network takes.
+        source: Prepared images, or whatever else the network takes; may be exchanged between
+            epochs for another of the same images.
         labels: `(N,)` integers.
         batch_size: Images in a batch, at least 2; a single image left over joins the last batch.
         augment: See `augmentation`.
@@ -128,7 +133,7 @@ class TrainingBatches:
         augment: str | Augment | None = None,
         seed: int = 0,
     ) -> None:
-        self._source, self._batch_size = source, batch_size
+        self.source, self._batch_size = source, batch_size
         self._labels = torch.tensor(labels)
         self._augment = augmentation(augment)
         self._order, self._chance = (
@@ -140,9 +145,14 @@ class TrainingBatches:
     def __len__(self) -> int:
         return self._steps
 
+    @property
+    def generators(self) -> tuple[torch.Generator, torch.Generator]:
+        """The generators of order and of augmentation."""
+        return self._order, self._chance
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in shuffled_batches(len(self._source), self._batch_size, self._order):
-            images = self._augment(self._source.take(indices), self._chance)
+        for indices in shuffled_batches(len(self.source), self._batch_size, self._order):
+            images = self._augment(self.source.take(indices), self._chance)
             yield images, self._labels[indices].to(images.device)
 
 

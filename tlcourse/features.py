@@ -151,7 +151,7 @@ def cache_features(
     (2, 256, 2, 2)
     """
     stage = stage_named(model, through)
-    store = ArrayStore(len(images), _memory_limit(memory_limit), path)
+    store = ArrayStore(len(images), cache_limit(memory_limit), path)
     with store, observing(model, {through: stage.output}, _copy) as look:
         for where, batch in prepared_batches(
             model, images, size=size, batch_size=batch_size, progress=progress, title=through
@@ -160,7 +160,12 @@ def cache_features(
         return store.result()
 
 
-def _memory_limit(chosen: int | None) -> int:
+def cache_limit(chosen: int | None = None) -> int:
+    """Return the bytes that cached features may take in memory: `chosen`, or a share of the free.
+
+    >>> cache_limit(1000)
+    1000
+    """
     return int(MEMORY_SHARE * psutil.virtual_memory().available) if chosen is None else chosen
 
 

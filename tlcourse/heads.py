@@ -171,6 +171,7 @@ class _Rows:
 
     def __init__(self, features: Features) -> None:
         self._rows = torch.tensor(features)
+        self.view = 0
 
     def __len__(self) -> int:
         return len(self._rows)

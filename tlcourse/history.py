@@ -23,8 +23,9 @@ class History:
         table: One row per finished epoch: `epoch` (from 1), `train_loss` (mean over images of the
             loss while it was training), `val_loss`, `val_accuracy`, `val_auc` (in eval mode), `lr`
             (the highest rate in the epoch's last step), `seconds`.
-        steps: One row per optimizer step: `step` (from 0), `epoch`, `loss`, and `lr/NAME`, the
-            rate that the group NAME had in this step.
+        steps: One row per optimizer step: `step` (from 0), `epoch`, `loss`, `lr/NAME`, the rate
+            that the group NAME had in this step, and, if asked for, `grad/NAME`, the L2 norm of
+            the gradient of its parameters (0 where they have none).
         interrupted: Whether Ctrl-C ended the training early.
         kept_epoch: The epoch whose weights the model holds, None if it stopped inside an epoch.
 
@@ -67,8 +68,8 @@ class Recorder:
     [{'step': 0, 'epoch': 1, 'loss': 0.5, 'lr/group0': 0.1}]
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, *, gradients: bool = False) -> None:
+        self._optimizer, self._gradients = optimizer, gradients
         self._epochs: list[dict[str, float]] = []
         self._steps: list[dict[str, Any]] = []
         self._done = 0  # steps that belong to finished epochs
@@ -89,7 +90,8 @@ class Recorder:
         """
         # The loss stays on its device: reading it here would make a GPU wait at every step.
         row = {"step": len(self._steps), "epoch": self.epochs + 1, "loss": loss.detach()}
-        self._steps.append(row | _rates(self._optimizer))
+        norms = _gradient_norms(self._optimizer) if self._gradients else {}
+        self._steps.append(row | _rates(self._optimizer) | norms)
         self._sizes.append(images)
 
     def train_loss(self) -> float:
@@ -117,6 +119,21 @@ class Recorder:
         self._epochs.append(row)
         self._started, self._done = now, len(self._steps)
 
+    def state(self) -> dict[str, Any]:
+        """Return what was written down so far as plain numbers, for a checkpoint."""
+        return {"epochs": self._epochs, "steps": self._rows(), "sizes": self._sizes}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on after what `state` returned, at the end of its last epoch."""
+        self._epochs, self._steps = list(state["epochs"]), list(state["steps"])
+        self._sizes, self._done = list(state["sizes"]), len(self._steps)
+        self._started = time.perf_counter()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        # `epoch` and `step` are whole numbers; all else may still be a tensor on its device.
+        whole = ("step", "epoch")
+        return [{k: v if k in whole else float(v) for k, v in row.items()} for row in self._steps]
+
     def history(self, *, interrupted: bool = False, kept_epoch: int | None = None) -> History:
         """Return what was written down so far.
 
@@ -124,11 +141,11 @@ class Recorder:
             interrupted: Whether the training ended early.
             kept_epoch: The epoch whose weights the model holds.
         """
-        rows = [row | {"loss": float(row["loss"])} for row in self._steps]
         columns = ["step", "epoch", "loss", *_rates(self._optimizer)]
+        columns += [f"grad/{name}" for name in _names(self._optimizer)] if self._gradients else []
         return History(
             table=pd.DataFrame(self._epochs, columns=COLUMNS),
-            steps=pd.DataFrame(rows, columns=columns),
+            steps=pd.DataFrame(self._rows(), columns=columns),
             interrupted=interrupted,
             kept_epoch=kept_epoch,
         )
@@ -144,9 +161,23 @@ def diverged(what: str) -> FloatingPointError:
     return FloatingPointError(f"{what}: lower the learning rate, or warm up")
 
 
-def _rates(optimizer: Optimizer) -> dict[str, float]:
+def _names(optimizer: Optimizer) -> list[str]:
     names = [group.get("name") for group in optimizer.param_groups]
     if None in names or len(set(names)) < len(names):
-        names = [f"group{i}" for i in range(len(names))]
+        return [f"group{i}" for i in range(len(names))]
+    return [str(name) for name in names]
+
+
+def _rates(optimizer: Optimizer) -> dict[str, float]:
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return {f"lr/{name}": rate for name, rate in zip(names, rates, strict=True)}
+    return {f"lr/{name}": rate for name, rate in zip(_names(optimizer), rates, strict=True)}
+
+
+def _gradient_norms(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """Return the norm per group; after a step the gradients it was taken with still stand."""
+    return {
+        f"grad/{name}": torch.nn.utils.get_total_norm(
+            [p.grad for p in group["params"] if p.grad is not None]
+        )
+        for name, group in zip(_names(optimizer), optimizer.param_groups, strict=True)
+    }

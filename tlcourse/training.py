@@ -1,14 +1,16 @@
 """Train a network, and ask it for probabilities.
 
-`train_epoch` is the loop that every lesson is about, in plain torch. `fit` prepares what the loop
-needs, scores each epoch on the validation images and writes down what happened.
+`train_epoch` (in `tlcourse.loop`) is the loop that every lesson is about, in plain torch. `fit`
+prepares what the loop needs, scores each epoch on the validation images and writes down what
+happened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,21 +19,17 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm.auto import tqdm
 
-from tlcourse import metrics
 from tlcourse.backbones import preprocess
-from tlcourse.batches import (
-    Augment,
-    PreparedImages,
-    TrainingBatches,
-    main_logits,
-    model_device,
-)
+from tlcourse.batches import Augment, TrainingBatches, model_device
+from tlcourse.checkpoints import fingerprint
 from tlcourse.datasets import ImageSet
-from tlcourse.history import History, Recorder, diverged
-from tlcourse.observe import evaluating
+from tlcourse.feeding import Feeding
+from tlcourse.freezing import frozen_stages
+from tlcourse.history import History, Recorder
+from tlcourse.loop import Best, Loop, probabilities, train_epoch
 from tlcourse.optim import check_optimizer, trainable_parameters
+from tlcourse.releasing import plan_releases
 from tlcourse.runtime import device, seeded
 from tlcourse.settings import (
     Keep,
@@ -43,7 +41,7 @@ from tlcourse.settings import (
     make_scheduler,
 )
 
-VALIDATION_BATCH = 64
+__all__ = ["fit", "predict", "train_epoch"]
 
 
 def fit(
@@ -58,6 +56,11 @@ def fit(
     augment: Literal["flip"] | Augment | None = None,
     class_weights: Literal["balanced"] | ArrayLike | Tensor | None = None,
     keep: Keep = "last",
+    unfreeze_at: Mapping[str, int] | None = None,
+    views: int | None = None,
+    cache: bool = True,
+    checkpoint: Path | str | None = None,
+    gradients: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> History:
@@ -65,7 +68,9 @@ def fit(
 
     Each epoch deals all training images into batches in a new order; a single image left over
     joins the last batch. After each epoch the validation images are scored in eval mode. The test
-    images are not looked at. Frozen stages stay as they are (see `tlcourse.freezing`).
+    images are not looked at. Frozen stages stay as they are (see `tlcourse.freezing`), and run only
+    once: training goes on from their cached activations, unless images are augmented anew in every
+    epoch.
 
     Ctrl-C ends the training and keeps what was learned; the history says so. The same seed gives
     the same weights, bit for bit, on the CPU of one machine with one number of threads.
@@ -90,6 +95,19 @@ def fit(
         keep: "last" keeps the last epoch's weights; "best" goes back to those of the epoch with
             the highest validation AUC (of equal ones, with the lowest loss), "best_loss" to those
             with the lowest validation loss.
+        unfreeze_at: Epoch (from 2) before which a frozen stage is released, with all above it, by
+            name: `{"stage4": 3, "stage3": 5}` is gradual unfreezing (Howard & Ruder 2018),
+            `{"stem": 6}` a linear probe, then fine-tuning (Kumar et al. 2022). What is released
+            starts without stale gradients or momentum. An optimizer given ready-made must hold
+            it from the start (see `releasing` of `optim.param_groups`).
+        views: Number of augmented versions of each image, drawn once and taken in turn, epoch by
+            epoch; None draws anew in every epoch, and then nothing can be cached.
+        cache: Whether frozen stages may run only once. The images are the same either way;
+            activations, and so weights, differ by rounding.
+        checkpoint: File written after every epoch. If it is there at the start, the training goes
+            on from it and ends with the weights, bit for bit, of one that was never stopped. Call
+            `fit` with a network in the state in which that training began.
+        gradients: Whether to write down the norm of each group's gradient in every step.
         seed: Seed of order, augmentation and dropout; the global generators stay as they were.
         progress: Whether to show a progress bar.
 
@@ -99,6 +117,7 @@ def fit(
     Raises:
         ValueError: If an argument is out of range, the head does not fit the classes, nothing
             may move, or optimizer and schedule do not belong together.
+        CheckpointMismatch: If the checkpoint belongs to another training.
         FloatingPointError: If the loss is no longer a finite number.
 
     >>> from tlcourse.backbones import load_backbone
@@ -109,59 +128,11 @@ def fit(
     >>> len(history.table), model.training
     (1, False)
     """
-    check_choices(epochs, keep, data)
-    model.to(_training_device(model, optimizer)).to(memory_format=torch.channels_last)
-    # What batches are drawn from only has to answer `take(indices)`: activations cached at the
-    # boundary of a frozen part, with the stages above it as the model, fit in here.
-    train, val = (PreparedImages(model, part.images, size=size) for part in (data.train, data.val))
-    _check_answers(model, train, data)
-    batches = TrainingBatches(train, data.train.labels, batch_size, augment=augment, seed=seed)
-    optimizer = make_optimizer(model, optimizer)
-    check_optimizer(model, optimizer, stacklevel=3)
-    scheduler = make_scheduler(schedule, optimizer, epochs * len(batches))
-    weights = make_class_weights(class_weights, data)
-    loss_function = nn.CrossEntropyLoss(weight=weights).to(model_device(model))
-    recorder, best = Recorder(optimizer), _Best(keep)
-    loop = _Loop(model, batches, loss_function, optimizer, scheduler, recorder)
+    plan = _Plan(**locals())  # its fields are this function's arguments
+    loop = plan.loop()
     with seeded(seed):
-        interrupted = loop.run(epochs, partial(_validate, model, val, data), best, progress)
-    return recorder.history(interrupted=interrupted, kept_epoch=best.held(interrupted))
-
-
-def train_epoch(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    loss_function: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler | None = None,
-    recorder: Recorder | None = None,
-) -> None:
-    """Train on each batch once: the loop behind every training in this course.
-
-    Args:
-        model: The network; it is left in train mode.
-        batches: Pairs of images `(N, 3, H, W)` and labels `(N,)` on the model's device.
-        loss_function: From logits `(N, C)` and labels to the loss, such as `nn.CrossEntropyLoss()`.
-        optimizer: Makes one step per batch.
-        scheduler: Makes one step after each step of the optimizer.
-        recorder: Writes down the loss and the rates of each step.
-
-    >>> model = nn.Linear(2, 2)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> batches = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))]
-    >>> train_epoch(model, batches, nn.CrossEntropyLoss(), optimizer)
-    """
-    model.train()
-    for images, labels in batches:
-        optimizer.zero_grad()
-        logits = main_logits(model(images))
-        loss = loss_function(logits, labels)
-        loss.backward()
-        optimizer.step()
-        if recorder is not None:
-            recorder.step(loss, len(labels))  # before the schedule moves on to the next rates
-        if scheduler is not None:
-            scheduler.step()
+        interrupted = loop.run(epochs, progress)
+    return loop.recorder.history(interrupted=interrupted, kept_epoch=loop.best.held(interrupted))
 
 
 def predict(
@@ -192,117 +163,106 @@ def predict(
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
     starts, place = range(0, len(images), batch_size), model_device(model)
-    return _probabilities(
+    return probabilities(
         model, (preprocess(model, images[i : i + batch_size], size).to(place) for i in starts)
     )
 
 
-class _Best:
-    """A copy of the weights of the best epoch so far, if they are wanted."""
-
-    def __init__(self, keep: Keep) -> None:
-        self._keep = keep
-        self._score: tuple[float, ...] = (-float("inf"),)
-        self._state: dict[str, Tensor] = {}
-        self._epoch: int | None = None
-
-    def offer(self, model: nn.Module, epoch: int, scores: dict[str, float]) -> None:
-        if self._keep == "last":
-            self._epoch = epoch
-            return
-        auc, loss = scores["val_auc"], scores["val_loss"]
-        score = (auc, -loss) if self._keep == "best" else (-loss,)
-        if score > self._score:
-            self._score, self._epoch = score, epoch
-            # state_dict() alone refers to the very tensors that go on changing.
-            self._state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    def restore(self, model: nn.Module) -> None:
-        if self._state:
-            model.load_state_dict(self._state)
-
-    def held(self, interrupted: bool) -> int | None:
-        return None if interrupted and self._keep == "last" else self._epoch
-
-    def message(self, epoch: int, epochs: int) -> str:
-        held = self.held(interrupted=True)
-        kept = "its last step" if held is None else f"epoch {held}, the best so far"
-        return f"Interrupted in epoch {epoch} of {epochs}: the model holds the weights of {kept}."
-
-
 @dataclass(frozen=True)
-class _Loop:
-    """What a training consists of, and the epochs around `train_epoch`."""
+class _Plan:
+    """The arguments of `fit`, and how they become a loop."""
 
     model: nn.Module
-    batches: TrainingBatches
-    loss_function: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler | None
-    recorder: Recorder
+    data: ImageSet
+    epochs: int
+    optimizer: Optimizer | MakeOptimizer | None
+    schedule: LRScheduler | MakeSchedule | None
+    batch_size: int
+    size: int
+    augment: Literal["flip"] | Augment | None
+    class_weights: Literal["balanced"] | ArrayLike | Tensor | None
+    keep: Keep
+    unfreeze_at: Mapping[str, int] | None
+    views: int | None
+    cache: bool
+    checkpoint: Path | str | None
+    gradients: bool
+    seed: int
+    progress: bool
 
-    def run(
-        self, epochs: int, validate: Callable[[], dict[str, float]], best: _Best, progress: bool
-    ) -> bool:
-        """Train, keep the weights that are wanted, and tell whether Ctrl-C ended it early."""
-        bar = tqdm(total=epochs * len(self.batches), leave=False, disable=not progress)
-        interrupted = False
-        try:
-            for epoch in range(1, epochs + 1):
-                self._epoch(bar)
-                scores = {"train_loss": self.recorder.train_loss(), **validate()}
-                self.recorder.epoch(scores)
-                best.offer(self.model, epoch, scores)
-                bar.set_postfix_str(f"validation AUC {scores['val_auc']:.3f}")
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            bar.close()
-            best.restore(self.model)
-            self.model.eval()
-        if interrupted:
-            print(best.message(epoch, epochs))
-        return interrupted
-
-    def _epoch(self, bar: Any) -> None:
-        def counted() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in self.batches:
-                yield batch
-                bar.update()
-
-        train_epoch(
-            self.model,
-            counted(),
-            self.loss_function,
-            self.optimizer,
-            self.scheduler,
-            self.recorder,
+    def loop(self) -> Loop:
+        check_choices(self.epochs, self.keep, self.data)
+        model, labels = self.model, self.data.train.labels
+        releases = plan_releases(model, self.unfreeze_at, self.epochs)
+        model.to(_training_device(model, self.optimizer)).to(memory_format=torch.channels_last)
+        feeding = self._feeding()
+        batches = TrainingBatches(
+            feeding.train, labels, self.batch_size, augment=feeding.fresh_augment, seed=self.seed
+        )
+        lowest = releases[max(releases)] if releases else None
+        optimizer = make_optimizer(model, self.optimizer, releasing=lowest)
+        check_optimizer(model, optimizer, releasing=lowest, stacklevel=4)
+        settings = {} if self.checkpoint is None else self._settings(optimizer)
+        weights = make_class_weights(self.class_weights, self.data)
+        return Loop(
+            model=model,
+            labels=self.data.val.labels,
+            feeding=feeding,
+            batches=batches,
+            loss_function=nn.CrossEntropyLoss(weight=weights).to(model_device(model)),
+            optimizer=optimizer,
+            scheduler=make_scheduler(self.schedule, optimizer, self.epochs * len(batches)),
+            recorder=Recorder(optimizer, gradients=self.gradients),
+            best=Best(self.keep),
+            releases=releases,
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            settings=settings,
         )
 
+    def _feeding(self) -> Feeding:
+        feeding = Feeding(
+            self.model,
+            self.data,
+            size=self.size,
+            augment=self.augment,
+            views=self.views,
+            cache=self.cache,
+            seed=self.seed,
+        )
+        _check_answers(feeding, self.data)
+        return feeding
 
-def _validate(model: nn.Module, val: PreparedImages, data: ImageSet) -> dict[str, float]:
-    labels, probs = data.val.labels, _probabilities(model, val.in_order(VALIDATION_BATCH))
-    one_class = len(np.unique(labels)) < 2
-    return {
-        "val_loss": metrics.log_loss(labels, probs),
-        "val_accuracy": metrics.accuracy(labels, probs),
-        "val_auc": float("nan") if one_class else metrics.auc(labels, probs),
-    }
+    def _settings(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return what makes this training this one, as plain values, the same in any process."""
+        plain = ("epochs", "batch_size", "size", "keep", "views", "gradients", "seed")
+        named = ("augment", "schedule")
+        train, val = self.data.train, self.data.val
+        return {
+            **{name: getattr(self, name) for name in plain},
+            **{name: _named(getattr(self, name)) for name in named},
+            "unfreeze_at": dict(self.unfreeze_at or {}),
+            "class_weights": np.asarray(self.class_weights).tolist(),
+            "model": f"{type(self.model).__name__}, "
+            f"{sum(p.numel() for p in self.model.parameters())} parameters",
+            "frozen": list(frozen_stages(self.model)),
+            "images": fingerprint(train.images, train.labels, val.images, val.labels),
+            "optimizer": _named(optimizer),
+            "rates": [float(group["lr"]) for group in optimizer.param_groups],
+        }
 
 
-def _probabilities(model: nn.Module, batches: Iterable[Tensor]) -> NDArray[np.float64]:
-    with evaluating(model), torch.inference_mode():
-        logits = torch.cat([main_logits(model(images)).float().cpu() for images in batches])
-    if not torch.isfinite(logits).all():
-        raise diverged("the network's answers are not finite numbers")
-    return np.asarray(logits.double().softmax(dim=1).numpy())
+def _named(choice: object) -> str:
+    """Return a name that is the same in another process: partial's inside, or the type's."""
+    if isinstance(choice, partial):
+        return f"{_named(choice.func)}{choice.args}{sorted(choice.keywords.items())}"
+    return choice if isinstance(choice, str) else getattr(choice, "__name__", type(choice).__name__)
 
 
-def _check_answers(model: nn.Module, train: PreparedImages, data: ImageSet) -> None:
-    probs = _probabilities(model, [train.take(torch.tensor([0]))])
-    if probs.shape[1] != data.num_classes:
+def _check_answers(feeding: Feeding, data: ImageSet) -> None:
+    answers = probabilities(feeding.model, [feeding.train.take(torch.tensor([0]))]).shape[1]
+    if answers != data.num_classes:
         raise ValueError(
-            f"the network gives {probs.shape[1]} answers, but {data.name!r} has "
+            f"the network gives {answers} answers, but {data.name!r} has "
             f"{data.num_classes} classes: call replace_head(model, {data.num_classes}) first"
         )
 

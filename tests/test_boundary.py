@@ -1,0 +1,220 @@
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from tests.test_backbones import ONE_OF_EACH
+from tests.test_training import a_model, a_split, an_image_set, quick, weights_of
+from tlcourse.backbones import load_backbone, minimum_size, stages
+from tlcourse.batches import PreparedImages, flip
+from tlcourse.boundary import AboveBoundary, CachedActivations, frozen_boundary
+from tlcourse.freezing import assert_frozen, freeze, frozen_stages, unfreeze
+from tlcourse.observe import observing
+from tlcourse.stages import UnsupportedModel
+from tlcourse.views import AugmentedViews
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def activations_at(model, name, images):
+    with observing(model, {"cut": stages(model)[name].output}, lambda _, a: a.clone()) as look:
+        return look(images)["cut"].clone()
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_every_family_answers_the_same_from_every_boundary(name):
+    torch.manual_seed(0)
+    model = load_backbone(name, weights=None, num_classes=3).eval()
+    size = minimum_size(model)
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        whole = model(images)
+        for boundary in list(stages(model))[:-1]:
+            above = AboveBoundary(model, boundary, images)
+            answers = above(activations_at(model, boundary, images))
+            torch.testing.assert_close(answers, whole, rtol=1e-4, atol=1e-5, msg=boundary)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_what_lies_below_does_not_run_and_is_whole_again_after_an_error():
+    model = models.resnet18().eval()
+    ran = []
+    for name in ("stem", "stage3", "stage4"):
+        stages(model)[name].roots[0][1].register_forward_pre_hook(
+            lambda module, given, name=name: ran.append((name, given[0].shape))
+        )
+    above = AboveBoundary(model, "stage3", torch.zeros(1, 3, 32, 32))
+    ran.clear()
+    above(torch.zeros(7, 256, 2, 2))
+    assert ("stage4", (7, 256, 2, 2)) in ran
+    with pytest.raises(RuntimeError):
+        above(torch.zeros(7, 5, 2, 2))
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_a_boundary_that_the_forward_never_passes_is_refused(monkeypatch):
+    model = models.resnet18()
+    monkeypatch.setattr(
+        model.layer4,
+        "register_forward_hook",
+        lambda hook: nn.Identity().register_forward_hook(hook),
+    )
+    with pytest.raises(UnsupportedModel, match="cannot be entered behind 'stage4'"):
+        AboveBoundary(model, "stage4", torch.zeros(1, 3, 32, 32))
+
+
+def test_the_boundary_is_the_end_of_the_frozen_run_from_the_stem():
+    model = models.resnet18()
+    assert frozen_boundary(model) is None
+    assert frozen_boundary(freeze(model)) == "stage4"
+    assert frozen_boundary(unfreeze(model, down_to="stage3")) == "stage2"
+    by_hand = models.resnet18().requires_grad_(False)  # its statistics move
+    assert frozen_boundary(by_hand) is None
+    assert frozen_boundary(freeze(models.resnet18(), through="head")) == "stage4"
+
+
+def fitted(cache, *, through="stage2", name="shufflenet_v2_x0_5", **options):
+    """Train twice the same way, with and without a cache."""
+    model = freeze(a_model(name), through=through)
+    sgd = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+    history = quick(model, optimizer=sgd, epochs=3, cache=cache, **options)
+    return model, history
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v2", "densenet121"])
+@pytest.mark.parametrize("through", ["stem", "stage2", "all"])
+def test_cached_training_gives_the_weights_of_uncached(name, through):
+    cached, history = fitted(True, through=through, name=name)
+    plain, expected = fitted(False, through=through, name=name)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(cached.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(history.steps["loss"], expected.steps["loss"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(history.table["val_loss"], expected.table["val_loss"], rtol=1e-2)
+    assert frozen_stages(cached) == frozen_stages(plain)
+
+
+def test_cached_and_uncached_see_the_same_views_bit_for_bit():
+    seen = {True: [], False: []}
+
+    def noted(kind, images, generator):
+        flipped = flip(images, generator)
+        seen[kind].append(flipped.clone())
+        return flipped
+
+    for kind in seen:
+        fitted(kind, augment=partial(noted, kind), views=2)
+    cached = {image.numpy().tobytes() for image in seen[True]}
+    plain = {image.numpy().tobytes() for image in seen[False]}
+    assert cached == plain
+    assert len(seen[True]) < len(seen[False])  # the cache asked for each view of an image once
+
+
+def test_views_and_cache_give_the_weights_of_views_alone():
+    cached, _ = fitted(True, augment="flip", views=2)
+    plain, _ = fitted(False, augment="flip", views=2)
+    other, _ = fitted(True, augment="flip", views=1)
+    name = "fc.weight"
+    torch.testing.assert_close(
+        cached.state_dict()[name], plain.state_dict()[name], rtol=1e-3, atol=1e-5
+    )
+    assert not torch.equal(cached.state_dict()[name], other.state_dict()[name])
+
+
+def test_the_frozen_part_runs_once_per_image_and_view():
+    model = freeze(a_model(), through="stage2")
+    counted = []
+    # What is inside a short-circuited block is not called.
+    inner = stages(model)["stage1"].roots[0][1][0].branch2[0]
+    inner.register_forward_hook(lambda _module, given, _out: counted.append(len(given[0])))
+    data = an_image_set(train=24, val=16)
+    quick(model, data, epochs=5)
+    # Once for each image, and a few to learn shapes and answers.
+    assert sum(counted) < 24 + 16 + 16
+    uncached = sum(counted)
+    counted.clear()
+    quick(model, data, epochs=5, cache=False)
+    assert sum(counted) >= 5 * (24 + 16) > 2 * uncached
+
+
+def test_fresh_augmentation_is_never_cached():
+    model = freeze(a_model(), through="stage2")
+    before = weights_of(model)
+    with assert_frozen(model):
+        quick(model, augment="flip", epochs=2)
+    first = weights_of(model)
+    model.load_state_dict(before)
+    quick(model, augment="flip", epochs=2, cache=False)
+    assert all(torch.equal(first[k], v) for k, v in weights_of(model).items())
+
+
+def test_maps_are_pooled_only_where_the_network_cannot_tell():
+    images = a_split(6).images
+    shapes = {}
+    for name in ("resnet18", "densenet121", "vgg11_bn"):
+        model = freeze(load_backbone(name, weights=None, num_classes=2).eval())
+        unfreeze(model, down_to="hidden" if name == "vgg11_bn" else "head")
+        cached = CachedActivations(
+            model, PreparedImages(model, images, size=64), frozen_boundary(model)
+        )
+        shapes[name] = tuple(cached.take(torch.arange(2)).shape[2:])
+    # DenseNet has a ReLU between its last norm and the pool; VGG pools to 7 x 7.
+    assert shapes == {"resnet18": (1, 1), "densenet121": (2, 2), "vgg11_bn": (2, 2)}
+
+
+def test_a_cache_that_does_not_fit_goes_to_a_file_and_says_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    model = freeze(a_model().eval(), through="stage1")
+    source = PreparedImages(model, a_split(9).images, size=32)
+    small, large = (CachedActivations(model, source, "stage1", limit=b) for b in (0, 2**30))
+    which = torch.tensor([8, 0, 3])
+    assert torch.equal(small.take(which), large.take(which))
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+    del small
+    assert list(tmp_path.rglob("*.npy")) == []
+
+
+def test_views_need_an_augmentation_and_a_number():
+    source = PreparedImages(a_model(), a_split(4).images, size=32)
+    with pytest.raises(ValueError, match="augment is None"):
+        AugmentedViews(source, None, views=2)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        AugmentedViews(source, "flip", views=0)
+
+
+def test_a_view_of_an_image_does_not_depend_on_its_batch():
+    views = AugmentedViews(
+        PreparedImages(a_model(), a_split(12).images, size=32), "flip", views=3, seed=1
+    )
+    together = views.take(torch.arange(12))
+    alone = torch.cat([views.take(torch.tensor([i])) for i in range(12)])
+    assert torch.equal(together, alone)
+    views.view = 1
+    assert not torch.equal(together, views.take(torch.arange(12)))
+    views.view = 3  # in turn: the fourth epoch has the first view again
+    assert torch.equal(together, views.take(torch.arange(12)))
+
+
+def test_a_deep_copy_made_while_training_is_a_plain_network():
+    model = freeze(a_model(), through="stage2")
+    copies = []
+
+    class Watching(nn.CrossEntropyLoss):
+        def forward(self, logits, labels):
+            copies.append(deepcopy(model))
+            return super().forward(logits, labels)
+
+    AboveBoundary(model, "stage2", torch.zeros(1, 3, 32, 32))
+    quick(model, augment=None)
+    copies.append(deepcopy(model))
+    assert copies[-1].eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)

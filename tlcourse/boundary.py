@@ -1,0 +1,238 @@
+"""Train from activations cached at the boundary of the frozen part, which then runs only once.
+
+What a frozen stage puts out for an image never changes. `CachedActivations` computes it once;
+`AboveBoundary` lets the rest of the network start from there. Features for probes are the same
+thing at the last boundary (`tlcourse.features`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlcourse.backbones import UnsupportedModel, stages
+from tlcourse.batches import Source, main_logits
+from tlcourse.features import cache_limit
+from tlcourse.freezing import frozen_stages
+from tlcourse.observe import evaluating, observing
+from tlcourse.storage import ArrayStore
+
+CACHING_BATCH = 64
+_TRIED = 4
+"""Maps whose means must give the same answers as the maps themselves."""
+
+
+def frozen_boundary(model: nn.Module) -> str | None:
+    """Name the last stage of the frozen run that begins at the stem; None if the stem may move.
+
+    The head never counts: something must be left to train.
+
+    >>> from torchvision.models import resnet18
+    >>> from tlcourse.freezing import freeze
+    >>> frozen_boundary(freeze(resnet18(), through="stage2")), frozen_boundary(resnet18())
+    ('stage2', None)
+    """
+    held, boundary = set(frozen_stages(model)), None
+    for name in list(stages(model))[:-1]:
+        if name not in held:
+            break
+        boundary = name
+    return boundary
+
+
+class AboveBoundary(nn.Module):
+    """The network from behind a boundary on: takes that stage's activations, gives the answers.
+
+    The whole network's forward runs, but the modules up to the boundary answer at once: with
+    nothing of the right shape, and at the boundary itself with the activations handed in. So
+    every architecture keeps its own forward, and gradients end at the boundary. Outside a call
+    the network is as it was.
+
+    Args:
+        model: A classifier of torchvision, in whatever mode; it is held, not copied.
+        through: The last stage that is not to run.
+        example: One prepared image `(1, 3, H, W)`; it tells the shapes.
+
+    Raises:
+        UnsupportedModel: If the network cannot be entered at this boundary.
+
+    >>> from torchvision.models import resnet18
+    >>> above = AboveBoundary(resnet18().eval(), "stage3", torch.zeros(1, 3, 32, 32))
+    >>> above(torch.zeros(5, 256, 2, 2)).shape
+    torch.Size([5, 1000])
+    """
+
+    def __init__(self, model: nn.Module, through: str, example: Tensor) -> None:
+        super().__init__()
+        self.whole, self._example = model, example[:1].detach()
+        self._output = stages(model)[through].output
+        self._shapes = _shapes_below(model, through, self._example)
+        self._activations = example
+
+    @property
+    def shape_at_boundary(self) -> tuple[int, ...]:
+        """Shape of one image's activations at the boundary."""
+        return self._shapes[self._output]
+
+    def forward(self, activations: Tensor) -> Any:
+        """Return what the network answers to images with these activations `(N, ...)`."""
+        self._activations = activations
+        count = len(activations)
+        with self._short_circuit(count):
+            return self.whole(self._example.expand(count, -1, -1, -1))
+
+    @contextmanager
+    def _short_circuit(self, count: int) -> Iterator[None]:
+        # Set on the instance, `forward` is found before the method of the class.
+        for module, shape in self._shapes.items():
+            module.__dict__["forward"] = self._stub(module, (count, *shape))
+        try:
+            yield
+        finally:
+            for module in self._shapes:
+                del module.__dict__["forward"]
+
+    def _stub(self, module: nn.Module, shape: tuple[int, ...]) -> Callable[..., Tensor]:
+        if module is self._output:
+            return lambda *_given: self._activations
+        # One zero, shown in the right shape: costs neither time nor memory.
+        return lambda *_given: self._example.new_zeros(()).expand(shape)
+
+
+class CachedActivations:
+    """What a stage puts out for images, computed once per view and handed out by index.
+
+    Where what follows cannot tell whole maps from their means (a global average pool comes
+    next), the means are kept: they are smaller by the number of positions.
+
+    Args:
+        model: A classifier whose stages up to `through` are frozen.
+        source: Prepared images; one with `views` has each view cached when it is first used.
+        through: The boundary.
+        limit: Bytes a view may take in memory before it goes to a file that is removed with the
+            cache; None: a quarter of the free memory.
+
+    Attributes:
+        above: The network from behind the boundary on; it takes the batches of `take`.
+
+    >>> import numpy as np
+    >>> from torchvision.models import resnet18
+    >>> from tlcourse.batches import PreparedImages
+    >>> model = resnet18().eval()
+    >>> images = PreparedImages(model, np.zeros((5, 28, 28), np.uint8), size=32)
+    >>> cached = CachedActivations(model, images, "stage3")
+    >>> cached.above(cached.take(torch.tensor([4, 0]))).shape
+    torch.Size([2, 1000])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source: Source,
+        through: str,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        self._model, self._source, self._through = model, source, through
+        self._limit = limit
+        self._example = source.take(torch.tensor([0]))
+        self.above = AboveBoundary(model, through, self._example)
+        self._pooled = self._pooling_is_free()
+        self._views: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def view(self) -> int:
+        """The view that `take` hands out."""
+        return self._source.view
+
+    @view.setter
+    def view(self, which: int) -> None:
+        self._source.view = which
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the activations `(len(indices), ...)` of these images as a fresh batch."""
+        if self.view not in self._views:
+            self._views[self.view] = self._compute()
+        batch = self._views[self.view][indices].to(self._example.device)
+        return batch.contiguous(memory_format=_memory_format(batch))
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """Hand out the activations of all images, first to last."""
+        for start in range(0, len(self), batch_size):
+            yield self.take(torch.arange(start, min(start + batch_size, len(self))))
+
+    def _compute(self) -> Tensor:
+        output = stages(self._model)[self._through].output
+        store = ArrayStore(len(self), cache_limit(self._limit))
+        with store, observing(self._model, {"cut": output}, self._keep) as look:
+            for start in range(0, len(self), CACHING_BATCH):
+                rows = slice(start, min(start + CACHING_BATCH, len(self)))
+                seen = look(self._source.take(torch.arange(rows.start, rows.stop)))
+                store.put(rows, seen["cut"].cpu().numpy())
+            return torch.from_numpy(store.result())
+
+    def _keep(self, _name: str, activation: Tensor) -> Tensor:
+        kept = activation.mean((2, 3), keepdim=True) if self._pooled else activation
+        return kept.float().clone(memory_format=torch.contiguous_format)
+
+    def _pooling_is_free(self) -> bool:
+        """Ask the network itself: do means instead of maps change any answer?"""
+        last, _ = list(stages(self._model).items())[-2]
+        shape = self.above.shape_at_boundary
+        if self._through != last or len(shape) != 3 or shape[1] * shape[2] == 1:
+            return False
+        # Noise, not images: an untrained network may answer all images alike.
+        noise = torch.Generator().manual_seed(0)
+        maps = torch.randn(_TRIED, *shape, generator=noise).to(self._example.device)
+        with evaluating(self._model), torch.inference_mode():
+            whole = main_logits(self.above(maps.clone()))
+            try:
+                pooled = main_logits(self.above(maps.mean((2, 3), keepdim=True)))
+            except RuntimeError:  # the next layer needs a map of a certain size
+                return False
+        return bool((whole - pooled).abs().max() <= 1e-3 * whole.std())
+
+
+def _shapes_below(
+    model: nn.Module, through: str, example: Tensor
+) -> dict[nn.Module, tuple[int, ...]]:
+    """Return the shape, batch axis aside, that each module up to the boundary puts out."""
+    divided = stages(model)
+    names = list(divided)
+    below = [divided[name] for name in names[: names.index(through) + 1]]
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    end = divided[through].output
+    handles = [
+        root.register_forward_hook(
+            # ConvNeXt's closing norm belongs to its last stage but runs after the pool, behind
+            # the boundary: whatever comes after the boundary stays in use.
+            lambda module, _given, out: (
+                None if end in shapes else shapes.update({module: tuple(out.shape[1:])})
+            )
+        )
+        for stage in below
+        for _, root in stage.roots
+    ]
+    try:
+        with evaluating(model), torch.inference_mode():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if end not in shapes:
+        raise UnsupportedModel(
+            f"{type(model).__name__} cannot be entered behind {through!r}: expected its output "
+            "to be a block of its own; train it uncached"
+        )
+    return shapes
+
+
+def _memory_format(batch: Tensor) -> torch.memory_format:
+    return torch.channels_last if batch.dim() == 4 else torch.contiguous_format
