@@ -13,6 +13,8 @@ def no_learner_environment(monkeypatch):
     for name in names:
         monkeypatch.delenv(f"TLCOURSE_{name}", raising=False)
     monkeypatch.setenv("TLCOURSE_OFFLINE", "1")
+    # Tests compare bits and read tensors as arrays, whatever accelerator the machine has.
+    monkeypatch.setenv("TLCOURSE_DEVICE", "cpu")
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ FLOORS = [
 
 
 def modules():
-    return sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
+    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
 def floor_of(name):

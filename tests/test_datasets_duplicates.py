@@ -8,6 +8,7 @@ import pytest
 from tlcourse.datasets import (
     ImageSet,
     InvalidDataset,
+    LeakageWarning,
     Split,
     likeness,
     load_images,
@@ -157,3 +158,17 @@ def test_the_grouped_breastmnist_does_not_leak(real_data):
     assert near_duplicates(data).crossing == {"train": 0, "val": 0, "test": 0}
     assert data.counts().to_numpy().tolist() == [[147, 399], [21, 57], [42, 114]]
     assert shared_images(data) == {"train": 0, "val": 0, "test": 0}
+
+
+def test_near_copies_across_published_parts_are_counted_too(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {
+        p: rng.integers(0, 200, (n, 16, 16), np.uint8)
+        for p, n in (("train", 40), ("val", 10), ("test", 20))
+    }
+    images["test"][:5] = images["train"][:5] + 1  # one grey brighter: no exact copies
+    arrays = {f"{p}_images": a for p, a in images.items()}
+    arrays |= {f"{p}_labels": np.arange(len(a)) % 2 for p, a in images.items()}
+    np.savez(tmp_path / "alike.npz", **arrays)
+    with pytest.warns(LeakageWarning, match=r"near copies .*5 of 20 in test"):
+        load_images(tmp_path / "alike.npz", split="official")

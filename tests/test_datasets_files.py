@@ -337,3 +337,17 @@ def test_too_few_images_to_divide_say_so(folder):
 def test_nothing_at_a_path_names_what_there_is(tmp_path):
     with pytest.raises(FileNotFoundError, match="names are breast, breastmnist, phantom"):
         load_images(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"<html>404</html>", b""])
+def test_what_is_no_archive_is_not_called_a_pickle(tmp_path, content):
+    path = tmp_path / "images.npz"
+    path.write_bytes(content)
+    with pytest.raises(InvalidDataset, match=r"images\.npz.*damaged"):
+        load_images(path)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": -3}, {"size": 8.5}, {"classes": "ab"}])
+def test_sizes_and_names_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="got"):
+        load_images(tmp_path, **wrong)

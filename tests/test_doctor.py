@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_missing_weights_stop_the_course_and_name_the_remedy(empty_home, capsys)
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert "MISSING  weights" in told
-    assert "mend it: tlcourse fetch" in told
+    assert f"mend it: {sys.executable} -m tlcourse fetch" in told
     assert "the course cannot run yet" in told
 
 

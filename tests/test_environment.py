@@ -53,6 +53,14 @@ def test_locks_hold_every_dependency_with_hashes_and_no_address(name):
         assert "--hash=sha256:" in block, block.splitlines()[0]
 
 
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_locked_versions_meet_the_bounds(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, flags=re.M))
+    outside = [str(r) for r in requirements() if not r.specifier.contains(pins[r.name])]
+    assert outside == []
+
+
 def test_the_dev_lock_changes_no_learner_version():
     pins = [
         set(re.findall(r"^(\S+==\S+)", (ROOT / name).read_text(encoding="utf-8"), flags=re.M))

@@ -4,6 +4,7 @@ import pytest
 
 from tlcourse.datasets import Split
 from tlcourse.experiments import fold_means, learning_curve, paired_gain
+from tlcourse.metrics import fold_interval
 
 
 @pytest.fixture
@@ -83,3 +84,28 @@ def test_a_gain_names_what_there_is(features, part):
         paired_gain(curve, "signal", "music")
     with pytest.raises(ValueError, match="at 30"):
         paired_gain(curve, "signal", "noise", images=30)
+
+
+def test_a_gain_over_folds_is_honest(features, part):
+    """Folds share training images: the interval is the corrected one."""
+    curve = curve_of(features, part, (None,))
+    by_fold = curve.pivot_table(index="fold", columns="method", values="auc")
+    expected = fold_interval(by_fold["signal"], by_fold["noise"], folds=4)
+    assert paired_gain(curve, "signal", "noise") == pytest.approx(expected)
+
+
+def test_several_dealings_count_together_but_share_their_images(features, part):
+    tables = [curve_of(features, part, seed=seed).assign(seed=seed) for seed in (1, 2)]
+    both = pd.concat(tables)
+    assert len(fold_means(both)) == 2 * len(fold_means(tables[0]))
+    runs = fold_means(both).groupby(["method", "seed", "fold"])["auc"].mean().unstack(0)
+    expected = fold_interval(runs["signal"], runs["noise"], folds=4)
+    assert paired_gain(both, "signal", "noise") == pytest.approx(expected)
+
+
+def test_a_tuned_block_chooses_its_penalty_on_whole_groups(part):
+    """Twins and a feature per pair: with pairs torn apart no penalty would look best."""
+    labels = np.random.default_rng(1).integers(0, 2, 60).repeat(2)
+    twins = Split(part.images, labels, part.groups)
+    curve = curve_of({"twin": np.eye(60)[twins.groups]}, twins, (None,), kind="tuned")
+    assert curve["auc"].mean() < 0.7

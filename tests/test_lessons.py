@@ -2,7 +2,6 @@
 
 import ast
 import re
-from pathlib import Path
 
 import jupytext
 import nbformat
@@ -168,7 +167,7 @@ def test_solution_copy_was_run_and_every_check_passed(source):
 def test_solution_outputs_hold_no_machine_path_and_no_noise(source):
     text = (lessons.SOLUTIONS / f"{source.stem}.ipynb").read_text(encoding="utf-8")
     assert str(lessons.ROOT) not in text
-    assert str(Path.home()) not in text or str(Path.home()) == "/"
+    assert not re.search(r"(?<![\w.])/(?:root|home|Users|tmp|work)/", text)
     book = nbformat.reads(text, as_version=4)
     noise = [
         output.text

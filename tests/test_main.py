@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -58,6 +59,79 @@ def test_fetch_fails_without_weights_but_not_without_images(monkeypatch, tmp_pat
     monkeypatch.setattr(backbones, "fetch_checkpoint", unavailable)
     assert main(["fetch"]) == 1
     assert "nowhere to be had" in capsys.readouterr().err
+
+
+GRID = """
+function = "{}"
+[factors]
+x = [0, 1, 4]
+"""
+
+
+@pytest.fixture
+def grid_file(monkeypatch, tmp_path):
+    """Return a function that writes a grid file and says where it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "roots.py").write_text("def root(x): return {'root': x**0.5, 'part': 1 / (x - 4)}")
+    (tmp_path / "mended.py").write_text("def root(x): return {'root': x**0.5}")
+
+    def write(function):
+        path = tmp_path / "grid.toml"
+        path.write_text(GRID.format(function), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_experiments_run_say_what_failed_and_go_on(grid_file, tmp_path, capsys):
+    assert main(["experiments", grid_file("roots:root")]) == 1
+    shown = capsys.readouterr()
+    assert "1 of 3 runs failed" in shown.err
+    assert "3/3" not in shown.err
+    assert "done      2 of 3 runs\nleft      1 (about 0:00:00" in shown.out
+    assert "failed    {'x': 4}: ZeroDivisionError" in shown.out
+    assert main(["experiments", grid_file("mended:root")]) == 0
+    shown = capsys.readouterr()
+    assert "3/3" in shown.err
+    assert shown.out == (
+        f"table     {Path('build/experiments/grid.jsonl')}\ndone      3 of 3 runs\nleft      0\n"
+    )
+    assert (tmp_path / "build" / "experiments" / "grid.jsonl").is_file()
+
+
+def test_experiments_status_runs_nothing(grid_file, tmp_path, capsys):
+    arguments = ["experiments", grid_file("mended:root"), "--out", "rows.jsonl"]
+    assert main([*arguments, "--status"]) == 0
+    assert "done      0 of 3 runs\nleft      3\n" in capsys.readouterr().out
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert main([*arguments, "--workers", "2"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--status"]) == 0
+    assert "done      3 of 3 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("function", "extra", "message"),
+    [
+        ("no_such_module:root", [], "function 'no_such_module:root' cannot be imported"),
+        ("mended:power", [], "expected a function 'power' in mended"),
+        ("mended:root", ["--out", "rows.csv"], "ends in .jsonl, got rows.csv"),
+    ],
+)
+def test_experiments_that_cannot_start_say_why(grid_file, capsys, function, extra, message):
+    assert main(["experiments", grid_file(function), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_experiments_need_a_grid_file_with_a_function(tmp_path, capsys):
+    missing = str(tmp_path / "missing.toml")
+    assert main(["experiments", missing]) == 2
+    assert main(["experiments", missing, "--status"]) == 2
+    assert capsys.readouterr().err.count("missing.toml") == 2
+    (tmp_path / "grid.json").write_text('{"factors": {"x": [1]}}')
+    assert main(["experiments", str(tmp_path / "grid.json")]) == 2
+    assert 'expected function = "package.module:name"' in capsys.readouterr().err
 
 
 def test_help_needs_no_torch():

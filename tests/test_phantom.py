@@ -1,6 +1,7 @@
 """The simulated ultrasound: reproducible, honest about its factors, and clear about mistakes."""
 
 import random
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -309,3 +310,11 @@ def test_progress_bar_is_silent_unless_asked_for(capsys):
     assert capsys.readouterr().err == ""
     simulate(4, progress=True)
     assert "simulating" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_set_of_the_lessons_takes_under_five_seconds_of_one_core():
+    """Time of the processor, not of the clock: a busy machine changes nothing."""
+    started = time.process_time()
+    simulate(780, size=64)
+    assert time.process_time() - started < 5

@@ -97,7 +97,16 @@ def every_function(rng, runs, probes, tmp: str = "What the figure shows") -> dic
     log["val_auc"] = [0.6, 0.8]
     images = rng.integers(0, 255, (4, 16, 16), dtype=np.uint8)
     parts = {"train": split(0, 1, 1), "val": split(0, 1), "test": split(0, 1)}
+    rates = {"stem": None, "stage1": 1e-4, "head": 1e-3}
+    curves = {"backbone": [0, 1e-4, 0], "head": [0, 1e-3, 0]}
+    steps = pd.DataFrame({"step": [0, 1, 2], "lr/backbone": [1e-5, 1e-4, 1e-5], "lr/head": 1e-3})
+    tried = pd.DataFrame({"step": range(3), "lr": [1e-4, 1e-3, 1e-2], "loss": [0.7, 0.5, 0.9]})
+    tried = SimpleNamespace(table=tried.assign(smoothed=tried["loss"]), suggestion=1e-3, note="")
     return {
+        "stage_rates": plots.stage_rates(rates, title=tmp),
+        "schedule_curves": plots.schedule_curves(curves, title=tmp),
+        "rate_schedule": plots.rate_schedule(SimpleNamespace(steps=steps), title=tmp),
+        "rate_test": plots.rate_test(tried, title=tmp),
         "image_grid": plots.image_grid(images, labels[:4], CLASSES, rows=2, cols=2, title=tmp),
         "class_counts": plots.class_counts(SimpleNamespace(classes=CLASSES, **parts), title=tmp),
         "history_curves": plots.history_curves(log, title=tmp),

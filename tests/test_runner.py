@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from tlcourse import runner
-from tlcourse.runner import LessonRun
+from tlcourse.runner import LessonRun, run_lessons
 
 
 def notebook(*texts):
@@ -49,3 +49,13 @@ def test_json_holds_every_row(tmp_path):
             "passed": True,
         }
     ]
+
+
+def test_a_lesson_over_the_limit_has_not_passed(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    path = tmp_path / "00_sum.ipynb"
+    nbformat.write(book, path)
+    strict, generous = (run_lessons([path], limit=s, progress=False)[0] for s in (0.01, 600))
+    assert not strict.passed
+    assert "0 are allowed" in strict.verdict
+    assert generous.passed

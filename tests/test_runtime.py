@@ -61,3 +61,19 @@ def test_report_names_versions_and_memory():
     report = runtime.environment_report()
     assert report["torch"] == torch.__version__.split("+")[0] or report["torch"]
     assert report["memory"].endswith("GB")
+
+
+def test_a_relative_folder_counts_from_here_or_from_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "repository_root", lambda: tmp_path / "checkout")
+    (tmp_path / "checkout" / "notebooks").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    monkeypatch.setenv("TLCOURSE_DATA", "../images")
+    for place in ("checkout", "checkout/notebooks"):  # where make stands, where a kernel stands
+        monkeypatch.chdir(tmp_path / place)
+        assert runtime.data_dirs()[0].resolve() == tmp_path / "images"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_offline_is_what_the_variable_says(monkeypatch, value, expected):
+    monkeypatch.setenv("TLCOURSE_OFFLINE", value)
+    assert runtime.offline() is expected

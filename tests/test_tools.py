@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,66 @@ def test_lab_is_told_not_to_fetch_news(tmp_path):
     bootstrap.write_lab_settings(tmp_path)
     (path,) = tmp_path.rglob("*.jupyterlab-settings")
     assert '"fetchNews": "false"' in path.read_text()
+
+
+LOCK = """nvidia-nvtx==1.0 ; sys_platform == 'linux' \\
+    --hash=sha256:aa
+    # via torch
+torch==2.14.1 \\
+    --hash=sha256:bb
+    # via cuda-pathfinder, triton
+triton==3.0 \\
+    --hash=sha256:cc
+tqdm==4.1 \\
+    --hash=sha256:dd
+"""
+
+
+def test_a_cpu_torch_needs_nothing_of_cuda():
+    left = bootstrap.without_cuda(LOCK)
+    assert re.findall(r"^(\S+)==", left, flags=re.M) == ["torch", "tqdm"]
+    assert re.findall(r"sha256:(\w+)", left) == ["bb", "dd"]
+    real = (bootstrap.ROOT / "requirements.lock").read_text(encoding="utf-8")
+    names = re.findall(r"^([A-Za-z0-9_.-]+)==", real, flags=re.M)
+    kept = re.findall(r"^([A-Za-z0-9_.-]+)==", bootstrap.without_cuda(real), flags=re.M)
+    assert {"torch", "torchvision", "numpy"} <= set(kept) < set(names)
+    assert not [name for name in kept if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with a lock, and every call to another program written down in its place."""
+    calls = []
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(bootstrap, "PYTHON", tmp_path / ".venv" / "python")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "python").touch()
+    (tmp_path / "requirements.lock").write_text(LOCK)
+    (tmp_path / "pyproject.toml").write_text("")
+
+    def run(command, **_options):
+        calls.append([str(part) for part in command])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(bootstrap.subprocess, "run", run)
+    return calls
+
+
+def test_set_up_is_done_once_with_hashes_checked(checkout, tmp_path):
+    bootstrap.install("requirements.lock")
+    assert "--require-hashes" in checkout[0]
+    assert len(checkout) == 2
+    bootstrap.install("requirements.lock")
+    assert len(checkout) == 2, "nothing is installed a second time"
+    (tmp_path / "requirements.lock").write_text(LOCK + "# changed\n")
+    bootstrap.install("requirements.lock")
+    assert len(checkout) == 4
+
+
+def test_a_cpu_torch_that_is_there_is_kept(checkout, tmp_path):
+    (tmp_path / ".venv/lib/python3/site-packages/torch-2.14.1+cpu.dist-info").mkdir(parents=True)
+    bootstrap.install("requirements.lock")
+    wanted = tmp_path / ".venv" / "wanted.txt"
+    assert str(wanted) in checkout[0]
+    assert "nvidia" not in wanted.read_text()

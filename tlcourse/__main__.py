@@ -1,4 +1,4 @@
-"""The command line: `tlcourse doctor`, `fetch`, `run`."""
+"""The command line: `tlcourse doctor`, `fetch`, `run`, `experiments`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine has and what is missing")
     doctor.set_defaults(command=_doctor)
     fetch = commands.add_parser("fetch", help="get weights and images ahead of an offline day")
-    fetch.add_argument(
-        "--size", type=int, default=64, help="image size in pixels (28, 64, 128, 224)"
-    )
+    sizes = (28, 64, 128, 224)
+    fetch.add_argument("--size", type=int, default=64, choices=sizes, help="of images, in pixels")
     fetch.add_argument("--backbone", action="append", default=[], help="also fetch this network")
     fetch.set_defaults(command=_fetch)
     run = commands.add_parser("run", help="execute every lesson without a browser")
@@ -30,8 +29,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--json", type=Path, default=Path("build/run.json"), help="where the table goes"
     )
+    run.add_argument("--limit", type=float, help="seconds that no lesson may exceed")
     run.set_defaults(command=_run)
+    _add_experiments(commands.add_parser("experiments", help="run a grid of experiments, or go on"))
     return parser
+
+
+def _add_experiments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", type=Path, help="a .toml or .json file of factors and a function")
+    parser.add_argument(
+        "--out", type=Path, help="working table, .jsonl (default: build/experiments/GRID.jsonl)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--status", action="store_true", help="run nothing, say how far it is")
+    parser.set_defaults(command=_experiments)
 
 
 def _doctor(_options: argparse.Namespace) -> int:
@@ -43,21 +55,35 @@ def _doctor(_options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from tlcourse.backbones import WeightsUnavailable, fetch_checkpoint
-    from tlcourse.datasets import DatasetUnavailable, fetch_breastmnist
+    needed = [_fetched_weights(name) for name in ["mobilenet_v2", *options.backbone]]
+    if "resnet18" not in options.backbone and not _fetched_weights("resnet18"):
+        print("lesson 03 then shows ResNet-18 with random weights", file=sys.stderr)
+    return 0 if all([*needed, _fetched_images(options.size)]) else 1
 
-    failed = False
-    for name in ["mobilenet_v2", *options.backbone]:
-        try:
-            print(f"weights of {name}: {fetch_checkpoint(name)}")
-        except WeightsUnavailable as error:
-            print(f"weights of {name}: {error}", file=sys.stderr)
-            failed = True
+
+def _fetched_weights(name: str) -> bool:
+    from tlcourse.backbones import WeightsUnavailable, fetch_checkpoint
+
     try:
-        print(f"images: {fetch_breastmnist(size=options.size)}")
+        print(f"weights of {name}: {fetch_checkpoint(name)}")
+    except (WeightsUnavailable, ValueError) as error:
+        print(f"weights of {name}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _fetched_images(size: int) -> bool:
+    """Fetch the real images; a course without them still runs, one with damaged ones does not."""
+    from tlcourse.datasets import DatasetUnavailable, InvalidDataset, fetch_breastmnist
+
+    try:
+        print(f"images: {fetch_breastmnist(size=size)}")
     except DatasetUnavailable as error:
         print(f"images: {error}\nthe lessons will use the simulated set", file=sys.stderr)
-    return 1 if failed else 0
+    except (InvalidDataset, NotADirectoryError) as error:
+        print(f"images: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -68,10 +94,19 @@ def _run(options: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    runs = run_lessons(lessons)
+    runs = run_lessons(lessons, limit=options.limit)
     save_json(runs, options.json)
     print(format_table(runs))
     return 0 if all(run.passed for run in runs) else 1
+
+
+def _experiments(options: argparse.Namespace) -> int:
+    from tlcourse.experiments.command import default_table, run_file, show_status
+
+    table = options.out or default_table(options.grid)
+    if options.status:
+        return show_status(options.grid, table)
+    return run_file(options.grid, table, workers=options.workers, scheduler=options.scheduler)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
@@ -11,6 +12,9 @@ import psutil
 
 from tlcourse import backbones, datasets
 from tlcourse.runtime import MINIMUM_MEMORY_GB, data_dirs, environment_report
+
+FETCH = f"{sys.executable} -m tlcourse fetch"
+"""Works whether or not the environment is activated."""
 
 REQUIRED = ("torch", "torchvision", "sklearn", "skimage", "matplotlib", "jupyterlab", "ipywidgets")
 
@@ -84,11 +88,9 @@ def _memory() -> Finding:
 def _weights() -> Finding:
     path = backbones.checkpoint_path("mobilenet_v2")
     if not path.is_file():
-        return Finding("weights", False, f"nothing at {path}", "tlcourse fetch")
+        return Finding("weights", False, f"nothing at {path}", FETCH)
     if not _sha256(path.read_bytes()).startswith(path.stem.rpartition("-")[2]):
-        return Finding(
-            "weights", False, f"{path} is damaged", f"delete {path}, then tlcourse fetch"
-        )
+        return Finding("weights", False, f"{path} is damaged", f"delete {path}, then {FETCH}")
     return Finding("weights", True, str(path))
 
 
@@ -99,8 +101,10 @@ def _sha256(content: bytes) -> str:
 def _images() -> Finding:
     try:
         path = datasets.find_breastmnist(size=64)
+    except (NotADirectoryError, datasets.InvalidDataset) as error:
+        return Finding("images", False, str(error), "set TLCOURSE_DATA to a folder, or unset it")
     except datasets.DatasetUnavailable:
         searched = ", ".join(map(str, data_dirs()))
         detail = f"BreastMNIST not in {searched}: lessons run on the simulated set"
-        return Finding("images", None, detail, "tlcourse fetch, or set TLCOURSE_DATA")
+        return Finding("images", None, detail, f"{FETCH}, or set TLCOURSE_DATA")
     return Finding("images", True, str(path))

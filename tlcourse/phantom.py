@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from tlcourse.anatomy import (
@@ -78,6 +79,8 @@ class Phantom:
         return len(self.images)
 
 
+# The products are small: BLAS threads would only wait for each other, on a busy machine long.
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def simulate(
     n: int = 780,
     *,

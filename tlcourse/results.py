@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from tlcourse.runtime import repository_root, versions
+from tlcourse.runtime import chosen_folder, repository_root, versions
 
 
 class ResultUnavailable(FileNotFoundError):
@@ -25,7 +25,7 @@ def results_dir() -> Path:
     """
     chosen = os.environ.get("TLCOURSE_RESULTS")
     if chosen:
-        return Path(chosen).expanduser()
+        return chosen_folder(chosen)
     root = repository_root()
     if root is None:
         raise ResultUnavailable(

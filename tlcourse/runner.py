@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -58,11 +58,14 @@ def find_lessons(*, solutions: bool = False, prefix: str = "") -> list[Path]:
     return found
 
 
-def run_lessons(paths: list[Path], *, progress: bool = True) -> list[LessonRun]:
+def run_lessons(
+    paths: list[Path], *, limit: float | None = None, progress: bool = True
+) -> list[LessonRun]:
     """Execute the notebooks one after the other; nothing is written to them.
 
     Args:
         paths: Notebooks.
+        limit: Seconds that no lesson may exceed; one that does has not passed.
         progress: Show a bar that advances with every cell.
 
     Returns:
@@ -71,7 +74,14 @@ def run_lessons(paths: list[Path], *, progress: bool = True) -> list[LessonRun]:
     books = [(path, nbformat.read(path, as_version=4)) for path in paths]
     total = sum(len(book.cells) for _, book in books)
     with tqdm(total=total, unit="cell", disable=not progress) as bar:
-        return [run_lesson(path, book, bar) for path, book in books]
+        runs = [run_lesson(path, book, bar) for path, book in books]
+    return [_judged(run, limit) for run in runs]
+
+
+def _judged(run: LessonRun, limit: float | None) -> LessonRun:
+    if limit is None or not run.passed or run.seconds <= limit:
+        return run
+    return replace(run, verdict=f"took {run.seconds:.0f} s, {limit:.0f} are allowed")
 
 
 def run_lesson(path: Path, book: nbformat.NotebookNode, bar: tqdm | None = None) -> LessonRun:

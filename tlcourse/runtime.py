@@ -91,6 +91,25 @@ def repository_root() -> Path | None:
     return root if (root / "notebooks" / "src").is_dir() else None
 
 
+def chosen_folder(name: str) -> Path:
+    """Return the folder that a `TLCOURSE_` variable names.
+
+    A relative name counts from where the process stands or, if there is no such folder, from the
+    checkout: a lesson's kernel stands in `notebooks/`, whoever set the variable did not.
+
+    Args:
+        name: What the variable holds.
+
+    >>> chosen_folder("/somewhere").as_posix().endswith("/somewhere")
+    True
+    """
+    folder = Path(name).expanduser()
+    root = repository_root()
+    if folder.is_absolute() or folder.is_dir() or root is None:
+        return folder
+    return root / folder
+
+
 def cache_dir() -> Path:
     """Return the folder for downloaded images and intermediate files (not created here).
 
@@ -98,7 +117,7 @@ def cache_dir() -> Path:
     """
     chosen = os.environ.get("TLCOURSE_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return chosen_folder(chosen)
     root = repository_root()
     if root is not None:
         return root / "data" / "cache"
@@ -116,12 +135,21 @@ def data_dirs() -> list[Path]:
     chosen = os.environ.get("TLCOURSE_DATA")
     if not chosen:
         return [cache_dir()]
-    folder = Path(chosen).expanduser()
+    folder = chosen_folder(chosen)
     if not folder.is_dir():
         raise NotADirectoryError(
             f"TLCOURSE_DATA names {folder}, which is no folder: correct it or unset it"
         )
     return [folder, cache_dir()]
+
+
+def offline() -> bool:
+    """Tell whether `TLCOURSE_OFFLINE` forbids the network (any value but empty and 0).
+
+    >>> isinstance(offline(), bool)
+    True
+    """
+    return os.environ.get("TLCOURSE_OFFLINE", "") not in ("", "0")
 
 
 def versions() -> dict[str, str]:

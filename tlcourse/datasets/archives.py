@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,9 @@ def _open_archive(path: Path, wanted: list[str]) -> dict[str, NDArray[np.generic
 
 
 def _broken_archive(path: Path, error: Exception) -> InvalidDataset:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error):
+    # numpy takes a file it cannot read for a pickle; only an archive can hold pickled arrays.
+    says = ("allow_pickle", "Object arrays")
+    if zipfile.is_zipfile(path) and any(words in str(error) for words in says):
         found = "pickled Python objects, which could run any code and are never loaded"
         return InvalidDataset(path, "plain arrays of numbers", found)
     found = f"a file that is cut short or damaged ({type(error).__name__}: {error})"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 import pooch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
+
+from tlcourse.runtime import offline
 
 CONNECT_SECONDS = 3.0
 """How long a server may take to answer at all."""
@@ -22,11 +23,6 @@ LOCK_SECONDS = 600.0
 
 class DownloadFailed(OSError):
     """A file could not be downloaded; the message says why."""
-
-
-def offline() -> bool:
-    """Tell whether `TLCOURSE_OFFLINE` forbids the network (any value but empty and 0)."""
-    return os.environ.get("TLCOURSE_OFFLINE", "") not in ("", "0")
 
 
 def download(url: str, path: Path, *, md5: str, progress: bool = True) -> Path:

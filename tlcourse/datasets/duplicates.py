@@ -149,8 +149,30 @@ def leakage(data: ImageSet, *, fatal: bool = True) -> str | None:
     if fatal and any(2 * n >= len(data.parts[part]) for part, n in shared.items()):
         expected = "parts that share no images"
         remedy = "Divide the images anew (split='grouped' keeps copies on one side)"
-        raise InvalidDataset(data.name, expected, f"copies across parts: {counts}", remedy)
+        raise InvalidDataset(
+            data.source or data.name, expected, f"copies across parts: {counts}", remedy
+        )
     return (
         f"{data.name}: exact copies of images across train, val and test: {counts}. Scores on "
         "them flatter a model; near_duplicates shows them, split='grouped' keeps them together"
+    )
+
+
+def near_leakage(data: ImageSet, groups: NDArray[np.int64], parts: NDArray[np.str_]) -> str | None:
+    """Say how many images have a near copy in another part; None if none have.
+
+    Args:
+        data: A set, for its name.
+        groups: `(N,)`: near copies share a number.
+        parts: `(N,)` the part of each image.
+    """
+    reach = pd.Series(parts).groupby(groups).nunique().to_numpy()[groups]
+    crossing = {part: int((reach[parts == part] > 1).sum()) for part in data.parts}
+    if not any(crossing.values()):
+        return None
+    counts = ", ".join(f"{n} of {len(data.parts[p])} in {p}" for p, n in crossing.items())
+    return (
+        f"{data.name}: near copies of images across train, val and test: {counts}. If they show "
+        "one thing twice, scores on them flatter a model; near_duplicates shows them, "
+        "split='grouped' keeps them together"
     )

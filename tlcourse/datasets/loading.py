@@ -75,7 +75,7 @@ def load_images(
         ValueError: If an argument is out of range or has no meaning for these images.
 
     Warns:
-        LeakageWarning: If parts as published share exact copies.
+        LeakageWarning: If parts as published share copies, exact or near.
 
     >>> data = load_images("phantom", n=40, size=32, progress=False)
     >>> data.partition, len(data.train), data.classes
@@ -83,6 +83,10 @@ def load_images(
     """
     if split is not None and split not in SPLITS:
         raise ValueError(f"expected split 'grouped' or 'official', got {split!r}")
+    if size is not None and (isinstance(size, bool) or int(size) != size or size < 1):
+        raise ValueError(f"expected size as a whole number of pixels from 1 up, got {size!r}")
+    if isinstance(classes, str) or len(set(classes or ())) < len(classes or ()):
+        raise ValueError(f"expected classes as a list of different names, got {classes!r}")
     scene = {"shift": shift, "shift_test": shift_test, **simulation}
     side = DEFAULT_SIZE if size is None else size
     if name_or_path == "phantom":

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.datasets.duplicates import leakage
+from tlcourse.datasets.duplicates import leakage, near_leakage
 from tlcourse.datasets.imagesets import PARTS, ImageSet, InvalidDataset, LeakageWarning, Split
 from tlcourse.datasets.likeness import near_groups
 from tlcourse.datasets.rawimages import RawImages
@@ -57,7 +57,7 @@ def divide(
             (too few, or too many alike) to be dealt out.
 
     Warns:
-        LeakageWarning: If published parts share exact copies.
+        LeakageWarning: If published parts share copies, exact or near.
     """
     if raw.parts is None and split == "official":
         raise ValueError(f"{about.source} has no train, val and test: use split='grouped'")
@@ -66,7 +66,9 @@ def divide(
     if raw.parts is not None:
         rows = [np.flatnonzero(raw.parts == part) for part in PARTS]
         published = _assemble(pooled, rows, raw.classes, about, "official")
-        leak = leakage(published, fatal=split != "grouped")
+        leak = leakage(published, fatal=split != "grouped") or near_leakage(
+            published, groups, raw.parts
+        )
         if leak and (split == "official" or not known_leak):
             remedy = "" if split == "official" else ". Here they were dealt anew, copies together"
             warnings.warn(leak + remedy, LeakageWarning, stacklevel=stacklevel + 1)

@@ -14,6 +14,8 @@ from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
 from tlcourse.plots.look import OKABE_ITO, colour, colours_for, style
 from tlcourse.plots.predictions import confusion, roc, score_distribution, top_answers
+from tlcourse.plots.rates import rate_schedule, rate_test
+from tlcourse.plots.rates_given import schedule_curves, stage_rates
 from tlcourse.plots.scores import class_counts, score_bars
 
 __all__ = [
@@ -29,12 +31,16 @@ __all__ = [
     "image_grid",
     "learning_curves",
     "patch_grid",
+    "rate_schedule",
+    "rate_test",
     "response_grid",
     "roc",
+    "schedule_curves",
     "score_bars",
     "score_distribution",
     "show",
     "stage_curves",
+    "stage_rates",
     "style",
     "top_answers",
 ]

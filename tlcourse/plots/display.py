@@ -36,24 +36,42 @@ def show(target: Axes | Figure | Iterable[Any], *, alt: str = "") -> None:
     Traceback (most recent call last):
     ValueError: alt must describe the figure for readers who do not see it, got ''
     """
-    figure = _figure_of(target)
-    if not isinstance(alt, str) or not alt.strip():
-        raise ValueError(f"alt must describe the figure for readers who do not see it, got {alt!r}")
+    figure, words = _figure_of(target), _checked_alt(alt)
     if not _in_notebook():
         return
     from IPython.display import display
 
-    bundle = {"text/html": _as_html(figure, alt.strip()), "text/plain": alt.strip()}
+    bundle = {"text/html": as_html(figure, alt=words), "text/plain": words}
     display(bundle, raw=True)  # type: ignore[no-untyped-call]
-    plt.close(figure)
 
 
-def _as_html(figure: Figure, alt: str) -> str:
+def as_html(target: Axes | Figure | Iterable[Any], *, alt: str) -> str:
+    """Return a figure as an HTML image with its text, and close it: for pages and widgets.
+
+    Args:
+        target: What a function of `plots` returned: axes, an array of axes, or a figure.
+        alt: What a reader who does not see the figure must know: kind of plot, axes, finding.
+
+    Raises:
+        ValueError: If `alt` is missing or empty.
+        TypeError: If `target` is no figure and holds no axes.
+
+    >>> page = as_html(plt.figure(), alt="An empty sheet.")
+    >>> page[:32], page[-23:]
+    ('<img src="data:image/png;base64,', ' alt="An empty sheet.">')
+    """
+    figure, words = _figure_of(target), html.escape(" ".join(_checked_alt(alt).split()), quote=True)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=figure.dpi, bbox_inches="tight", pad_inches=0.08)
+    plt.close(figure)
     data = base64.b64encode(stream.getvalue()).decode("ascii")
-    words = html.escape(" ".join(alt.split()), quote=True)
     return f'<img src="data:image/png;base64,{data}" alt="{words}">'
+
+
+def _checked_alt(alt: str) -> str:
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"alt must describe the figure for readers who do not see it, got {alt!r}")
+    return alt.strip()
 
 
 def _figure_of(target: Any) -> Figure:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from tlcourse.datasets import Split, grouped_folds
 from tlcourse.datasets.splitting import stratified_choice
-from tlcourse.metrics import Interval, auc, paired_mean_interval
+from tlcourse.metrics import Interval, auc, fold_interval
 from tlcourse.probes import Kind, probe
 
 Indices = NDArray[np.int64]
@@ -64,7 +64,7 @@ def learning_curve(
     jobs = list(_jobs(part, sizes, folds, subsets, seed))
     found = [
         {"method": name, "images": len(train), "fold": fold, "subset": subset}
-        | _judge(values, part.labels, train, judged, kind)
+        | _judge(values, part, train, judged, kind)
         for fold, subset, train, judged in tqdm(jobs, "probes", leave=False, disable=not progress)
         for name, values in rows.items()
     ]
@@ -75,23 +75,28 @@ def fold_means(curve: pd.DataFrame) -> pd.DataFrame:
     """Average a learning curve over subsets: a row per method, size and fold.
 
     Subsets of one fold are judged on the same images. Counting each as a run of its own would
-    make intervals too narrow.
+    make intervals too narrow. Where a table holds several dealings (column `seed`), each keeps
+    its folds.
 
     >>> curve = pd.DataFrame({"method": "a", "images": 50, "fold": 0, "auc": [0.7, 0.8]})
     >>> float(fold_means(curve)["auc"].iloc[0])
     0.75
     """
-    keys = ["method", "images", "fold"]
+    keys = ["method", "images", *_dealt(curve)]
     return curve.groupby(keys)["auc"].mean().reset_index()
 
 
 def paired_gain(
     curve: pd.DataFrame, method: str, other: str, *, images: int | None = None
 ) -> Interval:
-    """Return by how much AUC `method` beats `other`, paired over folds, 95 % t interval.
+    """Return by how much AUC `method` beats `other`, paired over folds, with a 95 % interval.
+
+    The interval is `metrics.fold_interval`: folds share training images and are no independent
+    runs. Subsets smaller than all images share fewer, so that there it is rather too wide.
 
     Args:
-        curve: What `learning_curve` returned.
+        curve: What `learning_curve` returned; or several such tables, told apart by a column
+            `seed`, each dealt into as many folds.
         method: A name in its column `method`.
         other: Another.
         images: A size; None averages over all sizes of the curve.
@@ -101,20 +106,24 @@ def paired_gain(
 
     >>> curve = pd.DataFrame({"method": ["a", "a", "b", "b"], "images": 50, "fold": [0, 1, 0, 1],
     ...                       "auc": [0.8, 0.9, 0.7, 0.8]})
-    >>> round(paired_gain(curve, "a", "b").estimate, 3)
-    0.1
+    >>> print(paired_gain(curve, "a", "b"))
+    0.100 [0.100, 0.100]
     """
     means = fold_means(curve)
     if images is not None:
         means = means[means["images"] == images]
-    by_fold = means.pivot_table(index="fold", columns="method", values="auc")
+    by_fold = means.pivot_table(index=_dealt(curve), columns="method", values="auc")
     missing = [name for name in (method, other) if name not in by_fold]
     if missing:
         raise ValueError(
             f"expected methods {sorted(set(curve['method']))} and sizes "
             f"{sorted(set(curve['images']))}, got {missing} at {images or 'all sizes'}"
         )
-    return paired_mean_interval(by_fold[method].to_numpy(), by_fold[other].to_numpy())
+    return fold_interval(by_fold[method], by_fold[other], folds=curve["fold"].nunique())
+
+
+def _dealt(curve: pd.DataFrame) -> list[str]:
+    return [name for name in ("seed", "fold") if name in curve]
 
 
 def _jobs(
@@ -135,16 +144,13 @@ def _jobs(
 
 
 def _judge(
-    rows: NDArray[np.generic],
-    labels: NDArray[np.int64],
-    train: Indices,
-    judged: Indices,
-    kind: Kind,
+    rows: NDArray[np.generic], part: Split, train: Indices, judged: Indices, kind: Kind
 ) -> dict[str, float]:
     start = time.perf_counter()
-    probs = probe(rows[train], labels[train], kind=kind).predict_proba(rows[judged])
+    block = probe(rows[train], part.labels[train], kind=kind, groups=part.groups[train])
+    probs = block.predict_proba(rows[judged])
     seconds = time.perf_counter() - start
-    return {"auc": auc(labels[judged], probs), "seconds": seconds}
+    return {"auc": auc(part.labels[judged], probs), "seconds": seconds}
 
 
 def _checked(name: str, values: ArrayLike, part: Split) -> NDArray[np.generic]:

@@ -1,29 +1,17 @@
-"""Compare two states of a network: what its stages say (CKA), how far their weights moved."""
+"""Compare what two networks, or two states of one, say about the same images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
-
-from tlcourse.backbones import Stage, stages
 
 Matrix = NDArray[np.float64]
 Hsic = Callable[[Matrix, Matrix], float]
 
 _MINIMUM_ROWS = 4
-
-
-class HasParameters(Protocol):
-    """What `freezing.snapshot` returns: tensors by their dotted names."""
-
-    @property
-    def parameters(self) -> Mapping[str, Tensor]:
-        """The weights."""
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike, *, unbiased: bool = True) -> float:
@@ -48,12 +36,74 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, unbiased: bool = True) -> float:
     >>> round(linear_cka(x, 2 * x[:, ::-1]), 6)
     1.0
     """
-    first, second = _centred(x, "x"), _centred(y, "y")
-    if len(first) != len(second):
-        raise ValueError(f"expected the same images, got {len(first)} and {len(second)} rows")
+    first, second = _pair(x, y)
+    for table, name in ((first, "x"), (second, "y")):
+        if not table.any():
+            raise ValueError(f"{name} does not vary between images: alignment is not defined")
     hsic = _choose(first, second, unbiased)
-    own = _own(hsic, first, "x") * _own(hsic, second, "y")
-    return float(hsic(first, second) / np.sqrt(own))
+    sums = _sums(hsic, first, second)
+    return _aligned(sums, np.array([0.0, _scale(first), _scale(second)]))
+
+
+class MinibatchCKA:
+    """Gather unbiased linear CKA batch by batch, for more images than fit one Gram matrix.
+
+    HSIC_1 (Song et al. 2012) is averaged over the batches before the three averages are divided,
+    as in Nguyen, Raghu & Kornblith 2021 (Do wide and deep networks learn the same things?). The
+    expected value of each average does not depend on the batch size, so batches of any size
+    agree up to chance; every batch counts the same, as in the paper, whatever its size.
+    Averaging `linear_cka` over batches would not do: a mean of ratios is biased.
+
+    Memory: the three sums. What was seen is not kept. One batch gives what `linear_cka` gives.
+
+    >>> x = np.random.default_rng(0).normal(size=(64, 3))
+    >>> cka = MinibatchCKA()
+    >>> for rows in np.split(x, 4):
+    ...     cka.update(rows, 2 * rows[:, ::-1])
+    >>> cka.batches, round(cka.value(), 6)
+    (4, 1.0)
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self._widths: tuple[int, int] | None = None
+        self._sums = np.zeros(3)
+        self._scales = np.zeros(3)
+
+    def update(self, x: ArrayLike, y: ArrayLike) -> None:
+        """Add a batch.
+
+        Features that do not vary within a batch are no fault here; the batch then adds nothing.
+
+        Args:
+            x: `(N, F1)`, N of 4 or more; F1 the same in every batch.
+            y: `(N, F2)`, the same images in the same order.
+
+        Raises:
+            ValueError: If the tables do not fit together or those before, are not finite, or are
+                too short (drop or join a short last batch).
+        """
+        first, second = _pair(x, y)
+        widths = (first.shape[1], second.shape[1])
+        if self._widths not in (None, widths):
+            raise ValueError(
+                f"expected x and y with {self._widths} features as in the batches before, got "
+                f"{widths}: take one MinibatchCKA for each pair of stages"
+            )
+        self._widths = widths
+        self._sums += _sums(_choose(first, second, unbiased=True), first, second)
+        self._scales += (0.0, _scale(first), _scale(second))
+        self.batches += 1
+
+    def value(self) -> float:
+        """Return the alignment over the batches so far: 1 equal, near 0 unrelated.
+
+        Raises:
+            ValueError: If there was no batch, or features that do not vary in any.
+        """
+        if not self.batches:
+            raise ValueError("expected at least one batch before value(), got none: call update")
+        return _aligned(self._sums, self._scales)
 
 
 def cka_by_stage(
@@ -82,71 +132,15 @@ def cka_by_stage(
     return pd.Series(scores, name="cka", dtype=float).rename_axis("stage")
 
 
-def drift_by_stage(
-    before: Mapping[str, Tensor] | HasParameters, after: nn.Module
-) -> pd.Series[float]:
-    """Return how far each stage's weights moved: the L2 norm of the change over that before.
-
-    Args:
-        before: A snapshot from `freezing.snapshot`, or a mapping from parameter names to tensors
-            such as a copied `state_dict()`.
-        after: The same network later.
-
-    Raises:
-        ValueError: If a parameter is missing before or had another shape (a head replaced in
-            between: take the snapshot after replacing it).
-
-    >>> from copy import deepcopy
-    >>> from torchvision.models import resnet18
-    >>> model = resnet18()
-    >>> before = deepcopy(model.state_dict())
-    >>> _ = model.fc.weight.data.mul_(2)
-    >>> drift_by_stage(before, model).round(2).to_dict()["stage4"]
-    0.0
-    """
-    earlier = _tensors(before)
-    drifts = {name: _drift(earlier, stage) for name, stage in stages(after).items()}
-    moved = {name: drift for name, drift in drifts.items() if drift is not None}
-    return pd.Series(moved, name="drift", dtype=float).rename_axis("stage")
-
-
-def _drift(earlier: Mapping[str, Tensor], stage: Stage) -> float | None:
-    """Return the relative change, NaN from weights of zero, None of a stage without any."""
-    change = size = 0.0
-    count = 0
-    for name, parameter in stage.named_parameters():
-        old = _earlier(earlier, name, parameter).detach().cpu().double()
-        change += float((parameter.detach().cpu().double() - old).square().sum())
-        size += float(old.square().sum())
-        count += 1
-    if not count:
-        return None
-    return float(np.sqrt(change / size)) if size else float("nan")
-
-
-def _earlier(earlier: Mapping[str, Tensor], name: str, now: Tensor) -> Tensor:
-    if name not in earlier:
-        raise ValueError(f"{name} is not in the snapshot: take it from the same architecture")
-    if earlier[name].shape != now.shape:
-        raise ValueError(
-            f"{name} was {tuple(earlier[name].shape)} and is {tuple(now.shape)}: "
-            "take the snapshot after replacing the head"
-        )
-    return earlier[name]
-
-
-def _tensors(before: Mapping[str, Tensor] | HasParameters) -> Mapping[str, Tensor]:
-    """Return the tensors of a snapshot or mapping by their dotted names."""
-    tensors = before if isinstance(before, Mapping) else getattr(before, "parameters", None)
-    if isinstance(tensors, Mapping):
-        return tensors
-    raise TypeError(
-        f"expected a snapshot or a state dict, got {type(before).__name__}: "
-        "use freezing.snapshot(model) or copy.deepcopy(model.state_dict())"
-    )
+def _pair(x: ArrayLike, y: ArrayLike) -> tuple[Matrix, Matrix]:
+    first, second = _centred(x, "x"), _centred(y, "y")
+    if len(first) != len(second):
+        raise ValueError(f"expected the same images, got {len(first)} and {len(second)} rows")
+    return first, second
 
 
 def _centred(features: ArrayLike, name: str) -> Matrix:
+    """Return a table without its means, all zeros if it does not vary but for rounding."""
     table = np.asarray(features, dtype=np.float64)
     if table.ndim != 2 or len(table) < _MINIMUM_ROWS:
         raise ValueError(
@@ -156,20 +150,29 @@ def _centred(features: ArrayLike, name: str) -> Matrix:
         raise ValueError(f"{name} holds NaN or infinity")
     # Means cancel in either estimate; taken off first, they do not cost digits.
     centred: Matrix = table - table.mean(axis=0)
-    if np.abs(centred).max(initial=0) <= 1e-12 * np.abs(table).max(initial=0):
-        raise ValueError(f"{name} does not vary between images: alignment is not defined")
-    return centred
+    varies = np.abs(centred).max(initial=0) > 1e-12 * np.abs(table).max(initial=0)
+    return centred if varies else np.zeros_like(centred)
 
 
-def _own(hsic: Hsic, table: Matrix, name: str) -> float:
-    value = hsic(table, table)
-    # Pairs all equally alike, such as one lone image that differs, leave nothing but rounding.
-    if value <= 1e-12 * np.square(table).sum() ** 2 / len(table) ** 2:
-        raise ValueError(
-            f"all pairs of images are equally alike in {name}: alignment is not defined, "
-            "take more images or unbiased=False"
-        )
-    return value
+def _sums(hsic: Hsic, x: Matrix, y: Matrix) -> Matrix:
+    return np.array([hsic(x, y), hsic(x, x), hsic(y, y)])
+
+
+def _scale(table: Matrix) -> float:
+    """Return the size against which an HSIC of the table with itself is rounding or not."""
+    return float(np.square(table).sum() ** 2 / len(table) ** 2)
+
+
+def _aligned(sums: Matrix, scales: Matrix) -> float:
+    """Return CKA from HSIC of x with y, x with x, y with y, each summed over batches."""
+    for name, own, scale in zip("xy", sums[1:], scales[1:], strict=True):
+        # Pairs all equally alike, such as one lone image that differs, leave only rounding.
+        if own <= 1e-12 * scale:
+            raise ValueError(
+                f"all pairs of images are equally alike in {name}: alignment is not defined, "
+                "take more images or unbiased=False"
+            )
+    return float(sums[0] / np.sqrt(sums[1] * sums[2]))
 
 
 def _choose(x: Matrix, y: Matrix, unbiased: bool) -> Hsic:

@@ -1,0 +1,112 @@
+"""Strategies are data; one run of each gives comparable scores."""
+
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_training import an_image_set
+from tlcourse.experiments import strategies
+from tlcourse.experiments.grid import Grid
+from tlcourse.experiments.strategies import Strategy, run_strategy
+from tlcourse.freezing import freeze, frozen_stages
+from tlcourse.optim import OptimizerWarning
+
+GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
+WRITTEN = {
+    entry["name"]: entry
+    for grid in GRIDS
+    for entry in tomllib.loads(grid.read_text(encoding="utf-8"))["factors"]["strategy"]
+}
+NAMES = (
+    "scratch", "frozen", "cold", "warmup", "lp_ft", "discriminative", "decay", "gradual",
+    "warmup_discriminative",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A small set in place of the breast images, and one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(strategies, "load_images", lambda *_, **__: an_image_set(train=24))
+    monkeypatch.setattr(strategies, "COMPARED", 8)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(name, **options):
+    given = {"images": 16, "seed": 0, "lr": 1e-3, "steps": 4, "size": 32, **options}
+    return run_strategy(WRITTEN[name], **given)
+
+
+def test_the_written_grids_hold_the_nine_strategies():
+    assert GRIDS
+    assert tuple(WRITTEN) == NAMES
+    for path in GRIDS:
+        assert Grid.from_file(path).function == "tlcourse.experiments.strategies:run_strategy"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings(f"error::{OptimizerWarning.__module__}.{OptimizerWarning.__name__}")
+def test_every_written_strategy_runs_and_scores(name):
+    scores = run(name)
+    assert scores["steps"] == 4
+    assert 0 <= scores["auc"] <= 1
+    assert all(math.isfinite(value) for value in scores.values())
+    assert scores["drift/head"] > 0
+    assert (scores["drift/stem"] > 0) == (name != "frozen")
+    assert (scores["cka/stage5"] > 0.999) == (name == "frozen")
+    assert scores["grad/head"] > 0
+
+
+def test_what_starts_frozen_sends_no_gradient_down_at_first():
+    assert run("lp_ft")["grad/backbone"] < run("cold")["grad/backbone"]
+    assert run("frozen")["grad/backbone"] == 0
+
+
+def test_runs_that_choose_rates_leave_the_test_images_shut(monkeypatch):
+    monkeypatch.setattr(strategies, "predict", None)  # would raise if it were called
+    assert "auc" not in run("frozen", test=False)
+
+
+def test_all_strategies_get_the_same_steps_whatever_the_size():
+    counts = {n: run("frozen", images=n, steps=8)["steps"] for n in (8, 16, None)}
+    assert set(counts.values()) == {8}
+
+
+def test_releases_fall_on_epochs_and_never_on_the_first():
+    gradual = Strategy.from_data(WRITTEN["gradual"])
+    assert gradual.releases(5) == {"stage5": 2, "stage4": 3, "stage3": 4, "stem": 5}
+    assert gradual.releases(45)["stage5"] == 10
+    assert set(gradual.releases(2).values()) == {2}
+
+
+def test_rates_reach_the_groups():
+    model = strategies._start(Strategy("a"), "mobilenet_v2", 2, seed=0)
+    rates = {
+        name: {g["name"]: g["lr"] for g in Strategy.from_data(WRITTEN[name]).groups(model, 0.1, 5)}
+        for name in ("cold", "discriminative", "decay")
+    }
+    assert set(rates["cold"].values()) == {0.1}
+    assert rates["discriminative"]["stem"] == pytest.approx(0.01)
+    assert rates["decay"]["stage5"] == pytest.approx(0.1 / 2.6)
+    frozen = freeze(model)
+    only = Strategy.from_data(WRITTEN["frozen"]).groups(frozen, 0.1, 5)
+    assert [g["name"] for g in only] == ["head"]
+    assert "stem" in frozen_stages(frozen)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"warmup": 0.1}, "expected a name"),
+        ({"name": "a", "freezing": True}, "freezing"),
+        ({"name": "a", "backbone": 0.1, "decay": 0.5}, "backbone or decay, not both"),
+    ],
+)
+def test_a_strategy_that_cannot_be_read_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        Strategy.from_data(data)

@@ -1,0 +1,38 @@
+"""Compare methods fairly and keep every number; each public name can be imported from here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tlcourse.experiments.functions import load_function
+from tlcourse.experiments.grid import Grid, run_key
+from tlcourse.experiments.pools import WorkersLost
+from tlcourse.experiments.running import RunsFailed, run_grid
+from tlcourse.experiments.table import read_failures, read_runs
+
+if TYPE_CHECKING:
+    from tlcourse.experiments.curves import fold_means, learning_curve, paired_gain
+
+__all__ = [
+    "Grid",
+    "RunsFailed",
+    "WorkersLost",
+    "fold_means",
+    "learning_curve",
+    "load_function",
+    "paired_gain",
+    "read_failures",
+    "read_runs",
+    "run_grid",
+    "run_key",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Learning curves load torch and scikit-learn, which takes seconds. Workers and `--status`
+    # import this package for its grids alone.
+    if name in ("fold_means", "learning_curve", "paired_gain"):
+        from tlcourse.experiments import curves
+
+        return getattr(curves, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,213 @@
+"""Ways to carry a pretrained network over to a new task, written down as data, and one run of one.
+
+A strategy is a table of a grid file (`data/experiments/*.toml`), not code: what starts frozen,
+what is released when, how the rates are spread over the stages, how long they warm up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from tlcourse import metrics
+from tlcourse.backbones import load_backbone
+from tlcourse.batches import shuffled_batches
+from tlcourse.datasets import ImageSet, Split, load_images
+from tlcourse.freezing import freeze, snapshot
+from tlcourse.history import History
+from tlcourse.optim import param_groups, warmup_cosine
+from tlcourse.probing import flat_maps
+from tlcourse.releasing import plan_releases
+from tlcourse.similarity import cka_by_stage, drift_by_stage
+from tlcourse.training import fit, predict
+
+BATCH_SIZE = 32
+COMPARED = 64
+"""Validation images, at most, on which a network is compared with its start by CKA."""
+FIRST_STEPS = 5
+"""Steps over which the first gradients are averaged."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a network starts, what may move when, and how fast.
+
+    Attributes:
+        name: What tables and pictures call it.
+        pretrained: Whether it starts from ImageNet weights, or from random ones.
+        freeze: Whether everything but the head is frozen at the start.
+        release: Stages to unfreeze (with all above), with the share of the epochs before it.
+        warmup: Share of the steps in which the rates rise from zero; then a cosine falls to zero.
+        backbone: Rate of the backbone over that of the head; with `decay`, leave it at 1.
+        decay: Factor from one stage's rate to the next lower one's.
+
+    >>> Strategy.from_data({"name": "lp_ft", "freeze": True, "release": {"stem": 0.5}}).warmup
+    0.0
+    """
+
+    name: str
+    pretrained: bool = True
+    freeze: bool = False
+    release: Mapping[str, float] = field(default_factory=dict)
+    warmup: float = 0.0
+    backbone: float = 1.0
+    decay: float = 1.0
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Strategy:
+        """Build a strategy from a table of a grid file.
+
+        Raises:
+            ValueError: If the name lacks, a key is unknown, or rates are given in two ways.
+        """
+        known = {entry.name for entry in fields(cls)}
+        if "name" not in data or set(data) - known:
+            raise ValueError(f"expected a name and some of {sorted(known)}, got {sorted(data)}")
+        strategy = cls(**data)
+        if strategy.backbone != 1 and strategy.decay != 1:
+            raise ValueError(f"{strategy.name}: give backbone or decay, not both")
+        return strategy
+
+    def releases(self, epochs: int) -> dict[str, int]:
+        """Return the epoch before which each stage is released, 2 at the earliest."""
+        return {
+            stage: min(max(2, 1 + round(share * epochs)), epochs)
+            for stage, share in self.release.items()
+        }
+
+    def groups(self, model: nn.Module, lr: float, epochs: int) -> list[dict[str, Any]]:
+        """Return the param groups, one per stage that ever moves, with `lr` for the head."""
+        planned = plan_releases(model, self.releases(epochs), epochs)
+        lowest = planned[max(planned)] if planned else None
+        if self.freeze and lowest is None:
+            return param_groups(model, head_lr=lr)
+        if self.decay != 1:
+            return param_groups(model, head_lr=lr, decay=self.decay, releasing=lowest)
+        return param_groups(model, head_lr=lr, backbone_lr=lr * self.backbone, releasing=lowest)
+
+
+def run_strategy(
+    strategy: Mapping[str, Any],
+    images: int | None,
+    seed: int,
+    lr: float,
+    *,
+    source: str = "breast",
+    partition: str = "grouped",
+    backbone: str = "mobilenet_v2",
+    steps: int = 90,
+    size: int = 128,
+    test: bool = True,
+) -> dict[str, Any]:
+    """Train once by a strategy and return its scores: one run of a grid.
+
+    Every strategy gets about `steps` optimizer steps: whole epochs, so within half an epoch.
+
+    Args:
+        strategy: See `Strategy`.
+        images: Training images, drawn stratified by `seed`; None takes all.
+        seed: Seed of the drawing, the new head, order and augmentation.
+        lr: Rate of the head.
+        source: As `load_images` takes it.
+        partition: `"grouped"` or `"official"`, of real images.
+        backbone: A classifier of torchvision.
+        steps: Optimizer steps that every strategy gets.
+        size: Side in pixels at which the network sees the images.
+        test: Whether to score the test images; a run that chooses rates leaves them shut.
+
+    Returns:
+        Scores by name; `cka/STAGE` and `drift/STAGE` compare with the start of the same run,
+        `grad/head` and `grad/backbone` are mean norms over the first steps.
+    """
+    chosen, data = Strategy.from_data(strategy), _images(source, partition)
+    part = data if images is None else data.with_train(data.train.subset(images, seed=seed))
+    model = _start(chosen, backbone, data.num_classes, seed)
+    start, seen = snapshot(model), data.val.subset(min(COMPARED, len(data.val)), seed=0).images
+    maps = flat_maps(model, seen, size=size)
+    started = time.perf_counter()
+    history = _train(chosen, model, part, lr=lr, steps=steps, size=size, seed=seed)
+    trained = time.perf_counter() - started
+    cka = cka_by_stage(maps, flat_maps(model, seen, size=size))
+    return {
+        "train_seconds": trained,
+        "steps": len(history.steps),
+        "val_auc": float(history.table["val_auc"].iloc[-1]),
+        "val_loss": float(history.table["val_loss"].iloc[-1]),
+        **(_scores(model, data.test, size) if test else {}),
+        **_first_gradients(history),
+        **{f"cka/{stage}": float(value) for stage, value in cka.items()},
+        **{f"drift/{s}": float(v) for s, v in drift_by_stage(start, model).items()},
+    }
+
+
+def _images(source: str, partition: str) -> ImageSet:
+    # Only the real set has an official partition; the simulated one is dealt by patient.
+    return load_images(source) if partition == "grouped" else load_images(source, split=partition)
+
+
+def _start(strategy: Strategy, backbone: str, num_classes: int, seed: int) -> nn.Module:
+    weights = "imagenet" if strategy.pretrained else None
+    model = load_backbone(backbone, weights=weights, num_classes=num_classes, seed=seed)
+    return freeze(model) if strategy.freeze else model
+
+
+def _train(
+    strategy: Strategy,
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    lr: float,
+    steps: int,
+    size: int,
+    seed: int,
+) -> History:
+    per_epoch = len(shuffled_batches(len(data.train), BATCH_SIZE, torch.Generator()))
+    epochs = max(2, round(steps / per_epoch))
+    groups = strategy.groups(model, lr, epochs)
+    return fit(
+        model,
+        data,
+        epochs=epochs,
+        optimizer=torch.optim.AdamW(groups, weight_decay=0.01, fused=True),
+        schedule=partial(warmup_cosine, warmup_steps=round(strategy.warmup * epochs * per_epoch)),
+        batch_size=BATCH_SIZE,
+        size=size,
+        # The same two views for every strategy: what is frozen can be cached, and is.
+        augment="flip",
+        views=2,
+        unfreeze_at=strategy.releases(epochs),
+        gradients=True,
+        seed=seed,
+        progress=False,
+    )
+
+
+def _scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
+    probs = predict(model, part.images, size=size)
+    return {
+        "auc": metrics.auc(part.labels, probs),
+        "accuracy": metrics.accuracy(part.labels, probs),
+        "loss": metrics.log_loss(part.labels, probs),
+        "calibration_error": metrics.calibration_error(part.labels, probs),
+    }
+
+
+def _first_gradients(history: History) -> dict[str, float]:
+    norms = history.steps.filter(like="grad/").head(FIRST_STEPS)
+    backbone = norms.drop(columns="grad/head")
+    return {
+        "grad/head": float(norms["grad/head"].mean()),
+        "grad/backbone": float(_joint(backbone).mean()) if len(backbone.columns) else 0.0,
+    }
+
+
+def _joint(norms: pd.DataFrame) -> pd.Series[float]:
+    """Return the norm of all groups together, step by step."""
+    return (norms**2).sum(axis=1) ** 0.5
