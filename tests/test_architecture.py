@@ -22,7 +22,7 @@ FLOORS = [
     {"settings", "boundary"},
     {"feeding"},
     {"loop"},
-    {"probing", "training", "attribution", "patches"},
+    {"probing", "training", "attribution", "patches", "firststeps"},
     {"inspection", "heads"},
     {"experiments", "plots"},
     {"checks", "widgets", "runner", "doctor"},

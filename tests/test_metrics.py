@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -130,3 +132,65 @@ def test_interval_prints_and_excludes():
     assert str(interval) == "0.900 [0.850, 0.950]"
     assert interval.excludes(0.8)
     assert not interval.excludes(0.9)
+
+
+def test_the_interval_over_folds_is_the_corrected_resampled_t_test():
+    """By hand: differences .2 .1 .1 .2 .1 .1, two dealings of three folds."""
+    first = [0.9, 0.8, 0.7, 0.8, 0.8, 0.7]
+    second = [0.7, 0.7, 0.6, 0.6, 0.7, 0.6]
+    mean, deviation = 0.8 / 6, math.sqrt((2 * (0.4 / 6) ** 2 + 4 * (0.2 / 6) ** 2) / 5)
+    spread = 2.570582 * deviation * math.sqrt(1 / 6 + 1 / 2)  # t with 5 degrees of freedom
+    found = metrics.fold_interval(first, second, folds=3)
+    assert found == pytest.approx((mean, mean - spread, mean + spread), abs=1e-6)
+    alone = metrics.fold_interval(np.subtract(first, second), folds=3)
+    assert alone == pytest.approx(found)
+
+
+def test_the_interval_over_folds_is_wider_than_over_runs_and_stays_so():
+    rng = np.random.default_rng(0)
+    for dealings in (1, 4, 16):
+        scores = rng.normal(0.8, 0.05, 10 * dealings)
+        folds, runs = metrics.fold_interval(scores, folds=10), metrics.mean_interval(scores)
+        grown = (folds.high - folds.low) / (runs.high - runs.low)
+        assert grown == pytest.approx(math.sqrt(1 + 10 * dealings / 9))
+        assert folds.high - folds.low > 0.05 / 3, "no number of dealings replaces new images"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "folds", "message"),
+    [
+        ([0.8, 0.9], [0.8], 2, "pair up, got 2 and 1"),
+        ([0.8, 0.9, 0.7], None, 2, "expected 2 scores for each dealing into folds.*got 3"),
+        ([], None, 2, "got 0"),
+        ([0.8, 0.9], None, 1, "two folds or more"),
+        ([[0.8, 0.9]], None, 2, "expected 2 scores for each"),
+    ],
+)
+def test_scores_of_folds_must_be_whole_dealings(first, second, folds, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.fold_interval(first, second, folds=folds)
+
+
+def test_the_interval_over_folds_keeps_its_promise_where_the_naive_one_breaks_it():
+    """Two methods that are equally good: how often is their difference called decided?"""
+    rng = np.random.default_rng(0)
+    naive = honest = 0
+    for _ in range(60):
+        labels, rows = rng.integers(0, 2, 60), rng.normal(size=(60, 12))
+        gains = []
+        for _ in range(5):
+            order = rng.permutation(60)
+            for judged in np.array_split(order, 3):
+                train = np.setdiff1d(order, judged)
+                shares = []
+                for part in (rows[:, :6], rows[:, 6:]):
+                    ahead = part[train][labels[train] == 1].mean(0)
+                    behind = part[train][labels[train] == 0].mean(0)
+                    middle = (ahead + behind) / 2
+                    said = (part[judged] - middle) @ (ahead - behind) > 0
+                    shares.append((said == labels[judged]).mean())
+                gains.append(shares[0] - shares[1])
+        naive += metrics.mean_interval(gains).excludes(0)
+        honest += metrics.fold_interval(gains, folds=3).excludes(0)
+    assert naive > 12
+    assert honest <= 6

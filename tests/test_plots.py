@@ -494,14 +494,15 @@ def test_score_bars_say_what_is_wrong(scores, more, message):
 
 
 def test_filters_are_scaled_each_with_zero_as_mid_grey():
-    filters = np.zeros((3, 3, 5, 5))
-    filters[0, 0, 0, 0], filters[1, 0, 0, 0] = 0.001, -8.0
+    filters = np.zeros((4, 3, 5, 5))
+    filters[:3, 0, 0, 0] = 1.0, -8.0, 0.001
     ax = plots.filters_grid(filters, title="Scaled")
-    assert len(ax.images) == 3
+    assert len(ax.images) == 4
     tiles = [image.get_array() for image in ax.images]
     assert tiles[0][0, 0].tolist() == [1, 0.5, 0.5]
     assert tiles[1][0, 0].tolist() == [0, 0.5, 0.5]
-    assert np.unique(tiles[2]).tolist() == [0.5]
+    assert np.unique(tiles[3]).tolist() == [0.5]
+    assert np.abs(tiles[2] - 0.5).max() < 0.01  # a dead one is not brightened to look alive
 
 
 def test_filters_are_counted_in_their_rows(rng):

@@ -18,10 +18,13 @@ from tlcourse.patches import Patches, top_patches
 __all__ = ["Patches", "grad_cam", "occlusion_map", "responses", "stem_filters", "top_patches"]
 
 
-def stem_filters(model: nn.Module) -> NDArray[np.float32]:
-    """Return the filters of the first convolution, `(K, 3, h, w)`, each stretched to 0..1.
+def stem_filters(model: nn.Module, *, stretched: bool = True) -> NDArray[np.float32]:
+    """Return the filters of the first convolution, `(K, 3, h, w)`.
 
-    A filter that is constant becomes 0.5.
+    Args:
+        model: Any network.
+        stretched: Whether each is stretched to 0..1 (a constant one becomes 0.5), or the weights
+            are given as they are.
 
     Raises:
         ValueError: If the model has no convolution.
@@ -34,12 +37,14 @@ def stem_filters(model: nn.Module) -> NDArray[np.float32]:
     if first is None:
         raise ValueError(f"expected a network with a convolution, got {type(model).__name__}")
     weights = first.weight.detach().float().cpu().numpy()
+    if not stretched:
+        return np.asarray(weights)
     low = weights.min(axis=(1, 2, 3), keepdims=True)
     spread = np.ptp(weights, axis=(1, 2, 3), keepdims=True)
-    stretched: NDArray[np.float32] = np.where(
+    scaled: NDArray[np.float32] = np.where(
         spread > 0, (weights - low) / np.where(spread > 0, spread, 1), np.float32(0.5)
     )
-    return stretched
+    return scaled
 
 
 def responses(

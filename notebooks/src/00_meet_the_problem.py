@@ -2,8 +2,8 @@
 # # Meet the problem
 #
 # A network that learned from photographs of dogs, cups and lorries, and has never seen an
-# ultrasound scan, is about to find breast tumours. You hold a first result in a few minutes,
-# before any theory. The other lessons explain it.
+# ultrasound scan, is about to tell breast cancer from harmless scans. You hold a first result in a
+# few minutes, before any theory. The other lessons explain it.
 #
 # **What you will be able to do**
 #
@@ -11,7 +11,7 @@
 # - explain why accuracy misleads when one class is rare, and read an AUC instead
 # - fine-tune a pretrained network, and report its score with an interval
 #
-# **What you need:** Python functions and lists. No deep learning, no medicine.
+# **What you need:** Python functions, lists and numpy arrays. No deep learning, no medicine.
 #
 # **Minutes:** 25
 
@@ -44,10 +44,12 @@ pd.Series(environment_report(), name="this machine").to_frame()
 #
 # An ultrasound probe sends sound into the breast and draws the echoes: bright where tissue throws
 # much back, black where it throws back nothing, as fluid does. BreastMNIST holds small scans, each
-# with one label that doctors gave: *malignant* (cancer), or *normal or benign* (harmless).
+# with one label that doctors gave: *malignant* (cancer), or *normal or benign* (harmless). Harmless
+# is not empty: many of these scans show a lump, too, such as a cyst or a benign tumour.
 #
 # If the real scans are not on your machine and cannot be fetched, the course draws simulated ones
-# and says so. Every lesson works on both. Neither is fit for judging a patient.
+# (a *phantom*) and says so; *patient split* then means that no patient, an invented one, is in two
+# parts. Every lesson works on both. Neither is fit for judging a patient.
 
 # %%
 data = load_images("breast")
@@ -66,7 +68,8 @@ plots.show(axes, alt="Twelve grey ultrasound images, each framed in the colour o
 
 # %% [markdown]
 # Look for what the malignant ones share. Radiologists name a ragged edge, a shape taller than it
-# is wide, and a dark shadow below. Now it is your turn: here are six scans without labels.
+# is wide, and a dark shadow below (black because no sound gets there). No single sign decides. Now
+# it is your turn: here are six scans without labels.
 
 # %%
 quiz = data.train.subset(6, seed=8)
@@ -84,7 +87,7 @@ lesson00.compare_reading(my_reading, quiz.labels)
 # %% [markdown]
 # ## 2 Ask a question that cannot be cheated
 #
-# Suppose a program answers "harmless" to every scan. It never finds a tumour. Yet look at the
+# Suppose a program answers "harmless" to every scan. It never finds a cancer. Yet look at the
 # bars: most scans *are* harmless, so most of its answers are right. Accuracy, the share of right
 # answers, rewards it.
 
@@ -95,13 +98,13 @@ plots.show(ax, alt="Bars per part of the set: about a quarter of the images are 
 # %% [markdown]
 # ### Exercise 1 (3 minutes)
 #
-# What accuracy does the program that always says "normal or benign" (label 1) reach on the test
-# images? Compute it from `data.test.labels`.
+# What accuracy does the program that always says "normal or benign" (label 1; malignant is label 0)
+# reach on the test images? Compute it from `data.test.labels`.
 
 # %% tags=["exercise"]
 # BEGIN SOLUTION
 lazy_accuracy = (data.test.labels == 1).mean()
-# STUB: lazy_accuracy = ...  # a share between 0 and 1, from data.test.labels
+# STUB: lazy_accuracy = ...  # data.test.labels == 1 is True or False for each; take its .mean()
 # END SOLUTION
 
 # %% tags=["check"]
@@ -109,9 +112,9 @@ lesson00.check_lazy_accuracy(lazy_accuracy, data.test.labels)
 
 # %% [markdown]
 # So ask something else. Draw one malignant and one harmless scan at random: how often does the
-# program find the malignant one *more suspicious*? That share is the **AUC**, the area under the
-# ROC curve. A program that guesses, or always says the same, gets one half; a perfect one gets 1.
-# It does not depend on how rare a class is.
+# program find the malignant one *more suspicious*? That share is the **AUC** (short for *area under
+# the curve*; you will not need the curve). A program that guesses, or always says the same, gets
+# one half; a perfect one gets 1. It does not depend on how rare a class is.
 #
 # ### Exercise 2 (6 minutes)
 #
@@ -138,14 +141,14 @@ lesson00.check_auc_by_pairs(auc_by_pairs)
 # ## 3 Get a first result
 #
 # MobileNetV2 is a small network that learned to tell a thousand kinds of things apart on ImageNet,
-# more than a million photographs. We keep what it learned, replace its thousand answers by two,
-# and let the whole network adjust itself to the scans for a few rounds (*epochs*). That is
-# **fine-tuning**. The course takes the next cell apart, word by word. For now: the *seed* fixes
-# what is drawn at random, and the *validation* images are scored after each epoch, never trained
-# on.
+# more than a million photographs. We keep what it learned, replace its thousand answers by two, and
+# let the whole network adjust itself to the scans for a few *epochs*, in each of which it sees
+# every training image once. That is **fine-tuning**. The next lessons take this cell apart. For
+# now: the *seed* fixes what is drawn at random, `size` enlarges the scans to 96 pixels a side, and
+# the *validation* images are scored after each epoch, never trained on.
 #
-# The recipe was fixed beforehand. So the test images, which the network never trains on, may be
-# opened once, here. The next lessons keep them shut.
+# The recipe was fixed beforehand. Only for such may the test images, which no network trains on, be
+# opened. The next lessons keep them shut.
 
 # %% tags=["predict"]
 my_guess = ...  # the AUC on the test images: between 0.5 (guessing) and 1 (perfect)
@@ -170,7 +173,8 @@ axes = plots.history_curves(
 plots.show(axes, alt="Training and validation loss, and validation AUC, over five epochs")
 
 # %% [markdown]
-# The *loss* is what training lowers. The AUC is what we want. Now the test images, once.
+# The *loss* says how far the probabilities are from the labels; zero is best, and training lowers
+# it. Its unit, the nat, waits until lesson 03. The AUC is what we want. Now the test images.
 
 # %%
 probs = predict(model, data.test.images, size=96)
@@ -180,14 +184,16 @@ assert score.low > 0.6  # far from guessing, even at the low end
 assert score.estimate > (0.80 if data.simulated else 0.85)
 
 # %% [markdown]
-# The two figures in brackets are an *interval*. Other patients would have given another score: the
-# test images are drawn again and again, and 95 draws in 100 give an AUC inside the brackets.
+# The two figures in brackets are an *interval*. To imitate other patients we draw as many test
+# images as there are, some twice and some never, and score them; a thousand times. The middle 95 of
+# every 100 scores span it. It says nothing of another hospital or another training run.
 #
 # ## 4 Was it the photographs?
 #
-# Perhaps any network would do as well. The fair test: the same network, the same steps, but random
-# weights at the start, *from scratch*. One run proves little, so the picture also shows published
-# runs over five seeds on the real and on the simulated set.
+# Perhaps any network would do as well. A fair test at this price: the same network and the same few
+# steps, but random weights at the start, *from scratch*. With many more steps scratch would get
+# further. One run proves little, so the picture also shows runs that came with the course
+# (*published*, in `data/results`): five seeds each, on the real and on the simulated set.
 
 # %%
 scratch = load_backbone("mobilenet_v2", weights=None, num_classes=data.num_classes)
@@ -199,14 +205,15 @@ assert gain.low > 0
 
 # %%
 bars = {
-    "pretrained, this run": score,
-    "scratch, this run": bootstrap(auc, data.test.labels, scratch_probs),
+    "pretrained, this run, one seed": score,
+    "scratch, this run, one seed": bootstrap(auc, data.test.labels, scratch_probs),
 }
 published = pd.concat([load_table(f"00_first_result_{s}") for s in ("breastmnist", "phantom")])
 for (images, start), runs in published.groupby(["images", "start"]):
-    bars[f"{start}, {images} images, published"] = metrics.mean_interval(runs["auc"])
-title = "Starting from photographs beats starting from nothing"
-ax = plots.score_bars(bars, title=title, guess={"pretrained, this run": my_guess}, chance=0.5)
+    bars[f"{start}, {images}, {len(runs)} seeds"] = metrics.mean_interval(runs["auc"])
+title = "After five epochs the start from photographs is far ahead"
+guess = {"pretrained, this run, one seed": my_guess}
+ax = plots.score_bars(bars, title=title, guess=guess, chance=0.5)
 plots.show(ax, alt="Dots with intervals: pretrained lies to the right of scratch in every setting")
 
 # %% [markdown]
@@ -222,17 +229,17 @@ for images, runs in published.groupby("images"):
     assert gain.low > 0
 
 # %% [markdown]
-# Why should photographs of cups and dogs help with tumours? Lesson 02 looks inside. First, lesson
+# Why should photographs of cups and dogs help with cancer? Lesson 02 looks inside. First, lesson
 # 01 asks how far one gets with what was learned elsewhere and no training of the network at all.
 
 # %% [markdown]
 # ## Key points
 #
 # - Look at the images and count the classes before anything else.
-# - Accuracy rewards the program that never finds a tumour. AUC compares pairs and does not.
+# - Accuracy rewards the program that never finds a cancer. AUC compares pairs and does not.
 # - Fine-tuning keeps what a network learned elsewhere and adjusts it to the new task.
 # - A score comes with an interval, and a claim comes with a comparison that could have failed.
-# - The test images are opened once, with a recipe fixed beforehand.
+# - The test images only judge recipes that were fixed beforehand.
 #
 # **The way from here**
 #

@@ -26,7 +26,7 @@ from tlcourse.checks import lesson02
 from tlcourse.datasets import grouped_folds, load_images
 from tlcourse.features import stage_features
 from tlcourse.freezing import snapshot
-from tlcourse.metrics import paired_mean_interval
+from tlcourse.metrics import fold_interval
 from tlcourse.results import load_table
 from tlcourse.similarity import cka_by_stage, drift_by_stage
 from tlcourse.training import fit, predict
@@ -45,13 +45,14 @@ SIZE = 96  # side in pixels at which the network sees every image
 
 # %%
 ax = plots.filters_grid(
-    2 * inspection.stem_filters(model) - 1, title="The stem's filters, learned on photos"
+    inspection.stem_filters(model, stretched=False), title="The stem's filters, learned on photos"
 )
-plots.show(ax, alt="32 filters of 3 by 3 pixels: some striped, some of one colour, some plain")
+plots.show(ax, alt="32 filters of 3 by 3 pixels: some striped, some of one colour, some plain grey")
 
 # %% [markdown]
 # Look for filters bright on one side and dark on the other: they answer to edges. Others hold one
-# colour: they answer to that colour. Now a photograph, and a scan.
+# colour: they answer to that colour. Plain grey ones died in training: they answer nothing. Now a
+# photograph, and the scan with the most contrast.
 
 # %%
 astronaut = probing.photograph("astronaut")
@@ -61,25 +62,26 @@ axes = plots.response_grid(astronaut, answers, chosen, title="Four filters answe
 plots.show(axes, alt="A photograph and four maps; outlines of the person stand out in some")
 
 # %%
-scan = data.train.images[0]
+scan = data.train.images[data.train.images.std(axis=(1, 2)).argmax()]
 on_scan = inspection.responses(model, scan[None], "stem", size=SIZE, progress=False)[0]
 axes = plots.response_grid(scan, on_scan, chosen, title="The same four filters answer to a scan")
-plots.show(axes, alt="An ultrasound scan and four maps with its bright layers and outlines")
+plots.show(axes, alt="An ultrasound scan and four maps; some draw its outlines, some stay flat")
 
 # For the exercise below: the stem's answers to a vertical and to a horizontal edge.
 pair = probing.edge_pair()
 on_vertical, on_horizontal = inspection.responses(model, pair, "stem", size=SIZE, progress=False)
 
 # %% [markdown]
-# A filter for a colour finds nothing in a grey scan. Those for edges and for light never saw
-# ultrasound either, and still they draw its outlines. An edge is an edge.
+# A filter for a colour finds nothing in a grey scan. The others never saw ultrasound either; where
+# the outline is clear, some of them draw it.
 #
 # ### Exercise 1 (6 minutes)
 #
 # Find a filter for vertical edges. `on_vertical` and `on_horizontal` are the stem's answers
-# `(channels, rows, columns)` to two test pictures. An edge filter's answers *spread*: its map is
-# not of one value. Which channel's standard deviation is larger on the vertical picture than on
-# the horizontal one, by the most?
+# `(channels, rows, columns)` to two pictures, half dark and half bright: left and right in the
+# first, top and bottom in the second. A filter for brightness varies equally over both; an edge
+# filter varies more over one. Which channel's standard deviation is larger on the vertical picture
+# than on the horizontal one, by the most?
 
 # %% tags=["exercise"]
 # BEGIN SOLUTION
@@ -94,8 +96,10 @@ lesson02.check_edge_channel(edge_channel, on_vertical, on_horizontal)
 # ## 2 Deeper: maps get coarse, answers get particular
 #
 # Later stages cannot be drawn as filters: they look at the maps of the stage before. So draw what
-# they answer. The course cuts the network wherever the resolution halves: *stem*, then *stage1* to
-# *stage5*. Each one sees more of the image per unit.
+# they answer. The course cuts the network into its input layer, the *stem*, and *stage1* to
+# *stage5*; from stage 2 on the maps get smaller each time. One number of a later map sees more of
+# the image. Each map has its own scale; purple and orange ones have negative and positive answers.
+# Frames at the border come from the zeros added around the image.
 
 # %%
 names = list(stage_features(model, scan[None], size=SIZE, progress=False))
@@ -110,7 +114,7 @@ plots.show(axes, alt="Maps of six stages: fine outlines at the left, a few coars
 # take the channel of a stage whose answers vary most over this scan.
 
 # %%
-for stage in ("stage2", "stage4"):
+for stage in ("stage2", "stage3"):
     channel = int(inside[stage].std(axis=(1, 2)).argmax())
     best = inspection.top_patches(model, data.train.images[:200], stage, channel, k=8, size=SIZE)
     title = f"What channel {channel} of {stage} answers to most"
@@ -120,15 +124,16 @@ for stage in ("stage2", "stage4"):
     )
 
 # %% [markdown]
-# Do the parts in a row look alike? In the earlier stage, they are small and share an edge or a
-# shade. In the later one, they are large. A row of pictures invites stories, so now measure.
+# Do the parts in a row look alike? A row of pictures invites stories, so now measure.
 #
 # ## 3 Measure it: one probe at every stage
 #
-# A **linear probe** is a linear classifier on frozen features. Put one after each stage and ask
-# the same question. If it answers well, the information is there and easy to read. Three tasks:
-# the orientation of a noisy edge; the texture of a tiny patch of a photograph; the tumour. The
-# probe gets each channel's mean over the image. All are scored by AUC, so guessing is one half.
+# A **linear probe** is lesson 01's learning block, a linear one, on features of a network that
+# stays as it is (*frozen*). Put one after each stage and ask the same question. If it answers well,
+# the information is easy to read. Three tasks: the orientation of a noisy edge; the
+# texture of a tiny patch of a photograph; malignant or not (called *tumour* below). The probe gets
+# each channel's mean over the image. All are scored by AUC, the mean over each class against the
+# rest, so guessing is one half. Three folds are dealt, twice.
 #
 # Which stage is best for the tumour?
 
@@ -177,10 +182,10 @@ plots.show(
 
 # %% [markdown]
 # Read the curves against the saying. The mean over the stem tells next to nothing of orientation,
-# though you *saw* its edge filters. The mean forgets where and how sharply a filter answered. What
-# the stem sees becomes easy to read only some stages later, and the last stage gives part of
-# it away again. Tumours are read off best in the last two
-# stages; whether the very last adds anything depends on the images.
+# though you *saw* its edge filters: averaged over the image, a filter's high and low answers along
+# an edge cancel. What the stem sees becomes easy to read only some stages later, and the last stage
+# gives part of it away again. Tumours are read off better in stage 4 than before; whether the very
+# last adds anything depends on the images.
 
 # %%
 table = scores.pivot_table(index=["task", "fold"], columns="stage", values="score")[names]
@@ -189,19 +194,19 @@ gains = {
     "edge orientation": ("stage3", "stem"),
     "edge orientation, what the end loses": ("stage3", "stage5"),
     "texture": ("stage3", "stem"),
-    "texture, what the end adds": ("stage5", "stage3"),
     "tumour": ("stage5", "stem"),
+    "tumour, why late": ("stage4", "stage3"),
     "tumour, what the end adds": ("stage5", "stage4"),
 }
 for name, (later, earlier) in gains.items():
     runs = table.loc[name.split(",")[0]]
-    gain = paired_mean_interval(runs[later], runs[earlier])
+    gain = fold_interval(runs[later], runs[earlier], folds=3)
     print(f"{name}: {later} minus {earlier} {gain}")
-    assert gain.low > 0 or "the end adds" in name
+    assert gain.low > 0 or name.startswith("tumour, ")
 
 # %% [markdown]
-# The lines *what the end adds* assert nothing: textures are nearly solved in the middle, and on
-# tumours the images differ.
+# On tumours six folds may leave the finer questions open; a published table with thirty answers
+# *why late* below. *What the end adds* stays open: the image sets differ.
 #
 # ### Exercise 2 (4 minutes)
 #
@@ -236,31 +241,26 @@ last = both[both["stage"] == names[-1]].pivot(
     index=["task", "fold"], columns="network", values="score"
 )
 for task in tasks:
-    gain = paired_mean_interval(last.loc[task, "pretrained"], last.loc[task, "random"])
+    gain = fold_interval(last.loc[task, "pretrained"], last.loc[task, "random"], folds=3)
     print(f"{task}, last stage: pretrained minus random {gain}")
-    assert gain.low > 0.02
+    assert gain.low > 0 or task == "tumour"  # decided by the published table below
 
 # %%
-tumour = both[both["task"] == "tumour"]
+tumour, lead = both[both["task"] == "tumour"], {}
 for images, runs in published[published["task"] == "tumour"].groupby("images"):
     by_fold = runs.pivot_table(index="fold", columns=["network", "stage"], values="score")
-    gains = {s: paired_mean_interval(by_fold["pretrained"][s], by_fold["random"][s]) for s in names}
-    print(
-        f"{images} scans, pretrained minus random:",
-        {s: f"{g.estimate:.2f}" for s, g in gains.items()},
-    )
-    assert min(gains["stage4"].low, gains["stage5"].low) > 0.05
-ax = plots.stage_curves(
-    tumour,
-    group="network",
-    reference=mine[mine["task"] == "tumour"],
-    chance=0.5,
-    ylabel="tumour AUC on unseen images",
-    title="On tumours, what was learned shows in the late stages",
-)
-plots.show(
-    ax, alt="Tumour AUC by stage: random stays flat, pretrained rises above it in the late stages"
-)
+    pairs = by_fold.swaplevel(axis=1)
+    gains = {s: fold_interval(pairs[s, "pretrained"], pairs[s, "random"], folds=3) for s in names}
+    lead[f"{images} scans"] = {s: str(gain) for s, gain in gains.items()}
+    assert min(gains["stage4"].low, gains["stage5"].low) > 0
+    late = by_fold["pretrained"]
+    assert fold_interval(late["stage4"], late["stage3"], folds=3).low > 0
+print("published, pretrained minus random:", pd.DataFrame(lead), sep="\n")
+title = "On tumours, what was learned shows most in the late stages"
+look = dict(group="network", reference=mine[mine["task"] == "tumour"], chance=0.5)
+ax = plots.stage_curves(tumour, ylabel="tumour AUC on unseen images", title=title, **look)
+alt = "Tumour AUC by stage: both networks start close; pretrained leads more in late stages"
+plots.show(ax, alt=alt)
 
 # %% tags=["instructor"]
 # Ask: "why does the random network not stay at one half?" Random filters are filters too; the means
@@ -308,8 +308,7 @@ alike = {
 }
 
 # %% [markdown]
-# We compare whole maps, not their means: over means, two stems agree as soon as both tell how
-# bright an image is.
+# We compare whole maps, which keep where a filter answers.
 
 # %%
 rows = pd.DataFrame(alike).melt(ignore_index=False, var_name="network", value_name="cka")
@@ -337,9 +336,10 @@ assert all(
 assert drift["stage5"] > 2 * drift["stage1"]
 
 # %% [markdown]
-# The stem proves little: even a random one agrees. From stage 1 on, the fine-tuned network is like
-# its start and the random one is not. At the last stage it may be nearly as unlike its start as a
-# random one is: what that stage *says* changed, though its weights moved by little.
+# The stem proves little: even a random one agrees. From stage 1 to stage 3, the fine-tuned network
+# is like its start and the random one is not; at stage 4 the two may come close. At the last stage
+# it may be nearly as unlike its start as a random one is: what that stage *says* changed, though
+# its weights moved by little.
 #
 # *Drift* is how far the weights moved, relative to their size. Last question: where in an image
 # does the answer come from? Hide a square, see how far the probability of *malignant* falls, move
@@ -351,16 +351,16 @@ malignant = data.val.images[data.val.labels == 0]
 suspicion = predict(tuned, malignant, size=SIZE)[:, 0]
 fairly_sure = malignant[np.abs(suspicion - 0.8).argmin()]
 heat = inspection.occlusion_map(tuned, fairly_sure, 0, size=SIZE, progress=False)
-axes = plots.heat_map(
-    fairly_sure, heat, title="Where hiding costs the answer", label="fall of P(malignant)"
-)
+title = "Where hiding lowers the probability of malignant"
+axes = plots.heat_map(fairly_sure, heat, title=title, label="fall of P(malignant)")
 plots.show(axes, alt="A malignant scan, and the same scan coloured by how much hiding costs")
 print(f"largest fall of the probability: {heat.max():.3f}")
-assert heat.max() > 0
+assert heat.max() > -heat.min()  # somewhere, hiding costs more than it gains elsewhere
 
 # %% [markdown]
-# Does the coloured part hold the lesion, or a rim, a shadow, a marker? One map is an anecdote: it
-# can raise a suspicion; it proves nothing about the next patient.
+# Purple means that hiding *raises* the probability. The square is a quarter of the side and has the
+# image's mean grey. Does the coloured part hold the lesion, or a rim, a shadow, a marker? One map
+# is an anecdote: it can raise a suspicion; it proves nothing about the next patient.
 
 # %% [markdown]
 # ## Key points

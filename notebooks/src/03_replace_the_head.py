@@ -63,7 +63,7 @@ plots.show(ax, alt="Bars: the most probable of a thousand answers to a photograp
 # %%
 said = names[scan_answers[0].argmax()]
 ax = plots.top_answers(
-    scan_answers[0], names, title=f"Of a scan it is not: its best answer is {said}"
+    scan_answers[0], names, title=f"Of a scan it is unsure: its best answer is {said}"
 )
 plots.show(ax, alt="Bars: the five most probable of a thousand answers to an ultrasound scan")
 common = pd.Series(names)[scan_answers.argmax(axis=1)].value_counts()
@@ -83,9 +83,9 @@ assert sure < photo_answers.max()  # the cup is recognised, the scans are not
 #
 # ## 2 Where heads live
 #
-# A head is one layer: `nn.Linear(in_features, num_classes)`. It takes the features of one image
-# and gives a score, a *logit*, for each class. Every architecture has one. But each family gave it
-# another name, and hands it another number of features.
+# In the networks here the head is one layer: `nn.Linear(in_features, num_classes)`. It takes the
+# features of one image and gives a score, a *logit*, for each class. Nearly every classifier ends
+# in such a layer. But each family gave it another name, and hands it another number of features.
 #
 # On the device `meta`, tensors have shapes but no numbers. So big networks are built at once.
 
@@ -114,9 +114,9 @@ assert wrong[1] == 1000
 assert right[1] == packaged[1] == 2
 
 # %% [markdown]
-# Two traps. Assigning to `fc` of a network that has no `fc` raises no error: Python makes a new
-# attribute, which nothing ever calls. And a size copied from one network does not fit the next. So
-# read `in_features` from the old layer, and check the shape of the answers.
+# The trap: assigning to `fc` of a network that has no `fc` raises no error. Python makes a new
+# attribute, which nothing ever calls. So check the shape of the answers. And read `in_features`
+# from the old layer: the table shows that a size copied from one network does not fit the next.
 #
 # ### Exercise 1 (5 minutes)
 #
@@ -140,10 +140,10 @@ lesson03.check_two_answers(two_answers)
 # %% [markdown]
 # ## 3 The original notes, run
 #
-# The notes behind this course do all this in a few lines: load ResNet-18 pretrained, replace `fc`,
-# freeze everything else, train with SGD. Here they are in today's torchvision, which asks for
-# `weights=`. If ResNet-18's weights are neither on your machine nor within reach, the lines run on
-# random ones: counts and movements are the same, only the features are weaker.
+# This course grew from lecture notes. Their recipe is a few lines: load ResNet-18 pretrained,
+# replace `fc`, freeze everything else, train with SGD. Here they are in today's torchvision, which
+# asks for `weights=`. If ResNet-18's weights are neither on your machine nor within reach, the
+# lines run on random ones: counts and movements are the same, only the features are weaker.
 
 # %%
 try:
@@ -161,9 +161,11 @@ optimizer = torch.optim.SGD(model.fc.parameters(), lr=1e-3, momentum=0.9)
 criterion = nn.CrossEntropyLoss()
 
 # %% [markdown]
-# `requires_grad = False` freezes: no gradient is computed, so no step is made. The new layer came
-# after the loop, so it may move. How many numbers of this network's millions may still move? And
-# once the notes' training loop has run on a few images: will anything outside `fc` have changed?
+# Training repeats: answer, measure the loss (`criterion`), find for every free number which way the
+# loss falls (its *gradient*, `backward`), and take a small step (`step`). `lr` says how small,
+# *SGD* is the plainest rule, *momentum* keeps some of the last step. `requires_grad = False`
+# freezes: no gradient, so no step. The new layer came after the loop, so it may move. How many
+# numbers of this network's millions may? Say aloud, too: will anything outside `fc` change?
 
 # %% tags=["predict"]
 my_count = ...  # a whole number: 512 features, two answers, and do not forget the biases
@@ -196,10 +198,11 @@ print("only the head's weights moved, but the statistics of every other stage mo
 report
 
 # %% [markdown]
-# Look at the last column. Batch normalisation keeps a running mean and variance of what passes
+# Look at the last column. Batch normalisation keeps lesson 01's running statistics of what passes
 # through it. They are no parameters, so `requires_grad` does not hold them: in train mode every
-# forward pass moves them. The "frozen" network is no longer the pretrained one. A later lesson
-# measures what that costs. Until then, `freeze` from the package holds weights *and* statistics.
+# forward pass moves them (`train()` and `eval()` switch how such layers behave). The "frozen"
+# network is no longer the pretrained one. A later lesson measures what that costs. Until then,
+# `freeze` from the package holds weights *and* statistics.
 #
 # ### Exercise 2 (4 minutes)
 #
@@ -257,7 +260,7 @@ ax = plots.score_bars(
 )
 plots.show(ax, alt="Dots beside diamonds at ln C; oversized features lie far to the right")
 for name in ("2 classes", "1000 classes"):
-    assert abs(found[name].estimate - expected[name]) < 0.25, name
+    assert abs(found[name].estimate - expected[name]) < 0.1 * expected[name], name
 assert found["1000 classes, features 20 times too large"].low > np.log(1000) + 2
 
 # %% [markdown]
@@ -282,16 +285,18 @@ axes = plots.history_curves(history, title="The head alone learns: its loss fall
 plots.show(axes, alt="Training and validation loss, and validation AUC, over four epochs")
 
 # %% [markdown]
-# Few validation images, a wide interval. And the frozen backbone computed the same features again
-# in every epoch. So use the features from section 4, and train only the layer on top: then many
-# folds and seeds cost seconds. Compare three recipes:
+# Few validation images, a wide interval. The frozen backbone ran only once: `fit` kept its
+# features. Do so by hand, with the features from section 4: then many folds cost seconds. Three
+# recipes:
 #
 # - *timid*: a single epoch at rate `1e-4`
 # - *notes*: ten epochs at the notes' rate `1e-3`
 # - *weighted*: the same with *class weights*, by which a rare class counts more in the loss
 #
-# What share of the malignant scans will each one find (their *sensitivity*)? First look at one
-# fold. One fold proves nothing, so two dealings into five folds follow.
+# Beside them stands lesson 01's logistic regression (*logistic probe*). What share of the malignant
+# scans will each find (its *sensitivity*)? First one fold, as a *confusion matrix*: a row per true
+# class, a column per answer; top left cancers found, bottom left false alarms. One fold proves
+# nothing, so two dealings into five folds follow.
 
 # %% tags=["predict"]
 my_shares = ..., ..., ...  # timid, notes, weighted: shares between 0 and 1
@@ -316,20 +321,20 @@ runs = heads.compare_heads(photo_features, development, recipes, with_probe=True
 by_recipe = {name: rows.reset_index(drop=True) for name, rows in runs.groupby("recipe")}
 order = [*recipes, "logistic probe"]
 titles = {
-    "sensitivity": "The timid head finds hardly any tumour; class weights find more",
+    "sensitivity": "The timid head finds hardly any cancer; class weights find more",
     "auc": "Class weights leave the AUC where it was",
 }
 for column, title in titles.items():
-    scores = {name: metrics.mean_interval(by_recipe[name][column]) for name in order}
+    scores = {name: metrics.fold_interval(by_recipe[name][column], folds=5) for name in order}
     guess = dict(zip(recipes, my_shares, strict=True)) if column == "sensitivity" else None
-    label = f"held-out {column}, ten folds"
+    label = f"held-out {column.replace('auc', 'AUC')}, two dealings of five folds"
     ax = plots.score_bars(scores, title=title, xlabel=label, ylabel="recipe", guess=guess)
     plots.show(ax, alt=f"Dots with intervals: {column} of timid, notes, weighted and the probe")
 
 
 # %%
 def gained(tables, first, second, column):
-    return metrics.paired_mean_interval(tables[first][column], tables[second][column])
+    return metrics.fold_interval(tables[first][column], tables[second][column], folds=5)
 
 
 found_more = gained(by_recipe, "weighted", "notes", "sensitivity")
@@ -338,20 +343,20 @@ learned = gained(by_recipe, "notes", "timid", "balanced_accuracy")
 print(f"notes over timid: balanced accuracy {learned}")
 print(f"weighted over notes: sensitivity {found_more}, AUC {ranked_better}")
 print(f"notes over probe, left open: AUC {gained(by_recipe, 'notes', 'logistic probe', 'auc')}")
-assert metrics.mean_interval(by_recipe["timid"]["sensitivity"]).high < 0.2
+assert metrics.fold_interval(by_recipe["timid"]["sensitivity"], folds=5).high < 0.2
 assert learned.low > 0.1
-assert found_more.low > 0.03
-assert max(abs(ranked_better.low), abs(ranked_better.high)) < 0.03
+assert found_more.low > 0
+assert max(abs(ranked_better.low), abs(ranked_better.high)) < 0.05
 
 # %% [markdown]
 # Look at the left column of the first matrix. The timid head calls hardly any scan malignant. It
-# learned how common the classes are, so its accuracy is about that of "always harmless". That is
-# how a head looks that learned nothing else.
+# learned how common the classes are, so its accuracy is about that of "always harmless". It has
+# learned hardly more.
 #
 # Weights find more malignant scans and raise more false alarms, while the AUC hardly moves: they
 # shift the threshold and add no knowledge. *Balanced accuracy* is the mean of the shares found in
 # each class; whether it gains depends on the image set. Ten folds leave notes against probe open.
-# The published runs have thirty:
+# Can thirty, dealt from the same scans, close it?
 
 # %%
 always_harmless = (development.labels == 1).mean()
@@ -361,14 +366,14 @@ for images in ("breastmnist", "phantom"):
     shown = table[table["recipe"].isin(order)].groupby("recipe", sort=False)
     scores = shown[["sensitivity", "balanced_accuracy", "auc"]]
     print(f"published, {images}, {len(tables['notes'])} folds")
-    print(scores.agg(lambda v: str(metrics.mean_interval(v.to_numpy()))).to_string())
+    print(scores.agg(lambda v: str(metrics.fold_interval(v.to_numpy(), folds=5))).to_string())
     behind = gained(tables, "notes", "logistic probe", "auc")
     print(f"AUC, notes minus probe: {behind}\n")
     assert abs(tables["timid"]["accuracy"].mean() - always_harmless) < 0.02
     assert gained(tables, "notes", "timid", "sensitivity").low > 0.2
     assert gained(tables, "weighted", "notes", "sensitivity").low > 0.05
-    assert -0.03 < behind.low
-    assert behind.high < (0 if images == "breastmnist" else 0.01)
+    assert gained(tables, "notes", "weighted", "specificity").low > 0  # fewer false alarms
+    assert not behind.excludes(0)
 
 # %% tags=["instructor"]
 # Question for the room: "Which accuracy makes you suspicious without any further information?"
@@ -376,9 +381,9 @@ for images in ("breastmnist", "phantom"):
 # two dot plots side by side. When late, skip the loop of section 3 and run only its report.
 
 # %% [markdown]
-# With thirty folds the probe is ahead in AUC on the real scans, by very little: ten epochs stop
-# short of where the probe's solver ends. On the simulated ones the interval touches zero, so
-# nothing is decided. The table also holds heads trained for fifty epochs.
+# Thirty folds are six dealings of the same scans; they do not count as thirty tries, and the
+# intervals allow for that. So probe and notes are not told apart on either set. The table also
+# holds heads trained for fifty epochs.
 #
 # ### Exercise 3 (6 minutes)
 #
@@ -402,7 +407,8 @@ lesson03.check_balanced_weights(balanced_weights)
 # %% [markdown]
 # ## Key points
 #
-# - A head is one layer. Its name differs by family: read name and `in_features` from the model.
+# - The head is the last layer. Its name differs by family: read name and `in_features` from the
+#   model.
 # - Assigning to a name that does not exist fails silently. Check the shape of the answers.
 # - `requires_grad = False` holds weights, not the statistics of batch normalisation.
 # - An untrained head with $C$ answers starts near a loss of $\ln C$. Far from it means a bug.

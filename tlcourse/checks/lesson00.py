@@ -53,7 +53,7 @@ def check_lazy_accuracy(answer: float, labels: NDArray[np.int64]) -> str:
     require(not close(value, share * len(labels)), "that is a count: divide by the number of scans")
     require(not close(value, share * 100), "that is in percent: give a share between 0 and 1")
     require(close(value, share), "count the labels that equal 1 in data.test.labels, no other part")
-    return f"{share:.3f}, without finding a single tumour. Accuracy alone says little here"
+    return f"{share:.3f}, without finding a single cancer. Accuracy alone says little here"
 
 
 PAIRS: tuple[tuple[Sequence[float], Sequence[float], float], ...] = (

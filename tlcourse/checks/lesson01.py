@@ -28,12 +28,12 @@ def check_standardise(function: Callable[..., Any]) -> str:
     both = np.concatenate([train, judged])
     require(
         not _same(first, second, train, judged, both),
-        "leakage: mean and spread come from both parts, so the judged images helped to prepare "
+        "leakage: mean and spread come from both parts, so the held-out images helped to prepare "
         "the training. Take them from train_rows alone",
     )
     require(
         not np.allclose(second, _scaled(judged, judged)),
-        "the judged rows are scaled by their own mean and spread: then a lone patient could not "
+        "the held-out rows are scaled by their own mean and spread: then a lone patient could not "
         "be judged. Use those of train_rows for both",
     )
     require(

@@ -38,32 +38,36 @@ NAMES = {
 
 @style()
 def learning_curves(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | None,
     x: str = "images",
     y: str = "auc",
     group: str = "method",
     *,
     title: str,
     interval: bool = True,
+    folds: int | None = None,
     reference: pd.DataFrame | None = None,
     reference_name: str = "published",
     guess: tuple[float, float | EllipsisType] | None = None,
     chance: float | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
+    ylim: tuple[float, float] | None = None,
     colours: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the mean score of each method against the number of training images, log scale.
 
     Args:
-        frame: Tidy: a row per run (subset, seed); or one row per point with columns `low` and
-            `high` for a known interval.
+        frame: Tidy: a row per run (fold, seed); or one row per point with columns `low` and
+            `high` for a known interval. None draws the reference alone.
         x: Column of sizes, all above 0.
         y: Column of scores.
         group: Column of names, one line each.
         title: What the curves show.
-        interval: Draw 95 % t intervals over the runs of a point; a point of one run has none.
+        interval: Draw 95 % intervals over the runs of a point; a point of one run has none.
+        folds: Folds of a dealing, where the runs are folds: intervals are then those of
+            `metrics.fold_interval`. None where runs are independent.
         reference: A published result with the same columns, drawn dashed with open markers.
         reference_name: What the reference is, for the legend.
         guess: `(size, score)` that the learner expected, marked with a star; a score of `...`
@@ -71,28 +75,38 @@ def learning_curves(
         chance: The score of guessing, drawn dashed.
         xlabel: Text of the x axis where the column's name does not say enough.
         ylabel: Text of the y axis, likewise.
+        ylim: Ends of the y axis, so that figures can be compared.
         colours: Colour per name; names without one get the course's.
         ax: Draw here instead of in a new figure.
 
     Raises:
-        ValueError: If a column is missing, a value is, or a size is not above 0.
+        ValueError: If a column is missing, a value is, a size is not above 0, or neither frame
+            nor reference is given.
 
     >>> runs = pd.DataFrame({"images": [50, 50, 100, 100], "auc": [0.7, 0.8, 0.8, 0.9],
     ...                      "method": "pretrained"})
     >>> learning_curves(runs, title="More images, better").get_xscale()
     'log'
     """
-    points = summarise(frame, x, y, group)
+    if frame is None and reference is None:
+        raise ValueError("expected a frame, a reference or both, got neither")
+    points = None if frame is None else summarise(frame, x, y, group, folds=folds)
     other = None if reference is None else summarise(reference, x, y, group)
-    sizes = sorted({*points["x"], *(() if other is None else other["x"])})
+    drawn = pd.concat([part for part in (points, other) if part is not None])
+    sizes = sorted({*drawn["x"]})
     if sizes[0] <= 0:
         raise ValueError(f"sizes in column {x!r} must be above 0 for a log axis, got {sizes[0]}")
     ax = canvas(title, ax, height=4.3)
     ax.set_xscale("log")
     ax.set_xlabel(xlabel or NAMES.get(x, x))
-    shades = _draw(ax, points, other, reference_name, interval, colours, dodge="log")
+    own = drawn.iloc[:0] if points is None else points
+    shades = _draw(ax, own, other, reference_name, interval, colours, dodge="log")
     tick_sizes(ax, sizes)
-    _finish(ax, points, ylabel or NAMES.get(y, y), interval, given(guess), chance, shades)
+    if ylim is not None:
+        ax.set_ylim(ylim)
+    ends = drawn if points is None else points
+    bars = interval and points is not None
+    _finish(ax, ends, ylabel or NAMES.get(y, y), bars, given(guess), chance, shades)
     return ax
 
 
@@ -105,6 +119,7 @@ def stage_curves(
     *,
     title: str,
     interval: bool = True,
+    folds: int | None = None,
     reference: pd.DataFrame | None = None,
     reference_name: str = "published",
     guess: tuple[str, float | EllipsisType] | None = None,
@@ -122,7 +137,9 @@ def stage_curves(
         y: Column of scores or similarities.
         group: Column of names, one line each.
         title: What the curves show.
-        interval: Draw 95 % t intervals over the runs of a point.
+        interval: Draw 95 % intervals over the runs of a point.
+        folds: Folds of a dealing, where the runs are folds: intervals are then those of
+            `metrics.fold_interval`. None where runs are independent.
         reference: A published result with the same columns, drawn dashed with open markers.
         reference_name: What the reference is, for the legend.
         guess: `(stage, score)` that the learner expected, marked with a star; a score of `...`
@@ -141,7 +158,7 @@ def stage_curves(
     >>> [tick.get_text() for tick in ax.get_xticklabels()]
     ['stem', 'head']
     """
-    points, other = summarise(frame, x, y, group), None
+    points, other = summarise(frame, x, y, group, folds=folds), None
     order = {name: float(i) for i, name in enumerate(dict.fromkeys(points["x"]))}
     points["x"] = points["x"].map(order)
     if reference is not None:

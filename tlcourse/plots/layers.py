@@ -12,12 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from tlcourse.plots.look import WIDTH, style
 from tlcourse.plots.tiles import framed, grid, montage, pictures_of, responses_of, row_names, scale
 
+DEAD = 0.1
+"""Share of the largest weight of all filters below which a filter is not brightened further."""
+
 
 @style()
 def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> Axes:
     """Draw the filters of a first layer as small colour pictures, in rows of up to 16.
 
-    Each filter is scaled by its own largest weight, zero as mid grey.
+    Each filter is scaled by its own largest weight, zero as mid grey. One whose weights are all
+    tiny beside those of the others is dead, answers nothing, and comes out plain grey.
 
     Args:
         filters: `(K, 3, h, w)`.
@@ -34,6 +38,7 @@ def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> A
     if weights.ndim != 4 or weights.shape[1] != 3:
         raise ValueError(f"expected filters (K, 3, h, w), got {weights.shape}")
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    largest = np.maximum(largest, DEAD * largest.max(initial=0))
     scaled = 0.5 + 0.5 * weights / np.where(largest > 0, largest, 1)
     cols = 16 if len(weights) > 32 else min(len(weights), 8)
     size = f"{weights.shape[2]} x {weights.shape[3]} pixels"

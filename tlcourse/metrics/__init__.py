@@ -1,0 +1,40 @@
+"""Score predictions, and say how sure the score is; each public name can be imported from here.
+
+Everywhere: `labels` are integers `(N,)` from 0 to C - 1, `probs` are floats `(N, C)` whose rows
+sum to 1.
+"""
+
+from tlcourse.metrics.intervals import (
+    Interval,
+    fold_interval,
+    mean_interval,
+    paired_mean_interval,
+)
+from tlcourse.metrics.resampling import bootstrap, paired_difference
+from tlcourse.metrics.scores import (
+    Metric,
+    accuracy,
+    auc,
+    balanced_accuracy,
+    calibration_error,
+    check_predictions,
+    confusion,
+    log_loss,
+)
+
+__all__ = [
+    "Interval",
+    "Metric",
+    "accuracy",
+    "auc",
+    "balanced_accuracy",
+    "bootstrap",
+    "calibration_error",
+    "check_predictions",
+    "confusion",
+    "fold_interval",
+    "log_loss",
+    "mean_interval",
+    "paired_difference",
+    "paired_mean_interval",
+]
