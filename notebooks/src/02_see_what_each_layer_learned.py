@@ -172,6 +172,7 @@ ax = plots.stage_curves(
     scores,
     reference=mine[mine["network"] == "pretrained"],
     guess=None if my_guess is ... else my_guess,
+    folds=3,
     chance=0.5,
     ylabel="AUC on unseen images",
     title="Orientation is read off in the middle, tumours late",
@@ -257,7 +258,7 @@ for images, runs in published[published["task"] == "tumour"].groupby("images"):
     assert fold_interval(late["stage4"], late["stage3"], folds=3).low > 0
 print("published, pretrained minus random:", pd.DataFrame(lead), sep="\n")
 title = "On tumours, what was learned shows most in the late stages"
-look = dict(group="network", reference=mine[mine["task"] == "tumour"], chance=0.5)
+look = dict(group="network", reference=mine[mine["task"] == "tumour"], folds=3, chance=0.5)
 ax = plots.stage_curves(tumour, ylabel="tumour AUC on unseen images", title=title, **look)
 alt = "Tumour AUC by stage: both networks start close; pretrained leads more in late stages"
 plots.show(ax, alt=alt)

@@ -324,11 +324,14 @@ titles = {
     "sensitivity": "The timid head finds hardly any cancer; class weights find more",
     "auc": "Class weights leave the AUC where it was",
 }
+published = load_table("03_head_only_" + ("phantom" if data.simulated else "breastmnist"))
+means = published.groupby("recipe")[[*titles]].mean().loc[order]
 for column, title in titles.items():
     scores = {name: metrics.fold_interval(by_recipe[name][column], folds=5) for name in order}
     guess = dict(zip(recipes, my_shares, strict=True)) if column == "sensitivity" else None
     label = f"held-out {column.replace('auc', 'AUC')}, two dealings of five folds"
-    ax = plots.score_bars(scores, title=title, xlabel=label, ylabel="recipe", guess=guess)
+    marks = dict(guess=guess, reference=means[column].to_dict())
+    ax = plots.score_bars(scores, title=title, xlabel=label, ylabel="recipe", **marks)
     plots.show(ax, alt=f"Dots with intervals: {column} of timid, notes, weighted and the probe")
 
 
