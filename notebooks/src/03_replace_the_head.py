@@ -307,6 +307,7 @@ recipes = {
     "notes": dict(lr=1e-3, epochs=10),
     "weighted": dict(lr=1e-3, epochs=10, balanced=True),
 }
+order = [*recipes, "logistic probe"]
 train, judged = grouped_folds(development, 5, seed=0)[0]
 for name, recipe in recipes.items():
     layer = heads.train_head(photo_features[train], development.labels[train], **recipe)
@@ -319,7 +320,6 @@ for name, recipe in recipes.items():
 # %%
 runs = heads.compare_heads(photo_features, development, recipes, with_probe=True)
 by_recipe = {name: rows.reset_index(drop=True) for name, rows in runs.groupby("recipe")}
-order = [*recipes, "logistic probe"]
 titles = {
     "sensitivity": "The timid head finds hardly any cancer; class weights find more",
     "auc": "Class weights leave the AUC where it was",

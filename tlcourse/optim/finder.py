@@ -114,7 +114,7 @@ def find_lr(
     >>> from tlcourse.datasets import load_images
     >>> data = load_images("phantom", n=60)
     >>> model = load_backbone("shufflenet_v2_x0_5", weights=None, num_classes=2)
-    >>> result = find_lr(model, data, steps=12, size=32, progress=False)
+    >>> result = find_lr(model, data, steps=12, high=0.01, size=32, progress=False)
     >>> len(result.table), list(result.table)
     (12, ['step', 'lr', 'loss', 'smoothed'])
     """
