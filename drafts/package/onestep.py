@@ -35,7 +35,7 @@ def one_step(
     """
     optimizer.zero_grad()
     loss: Tensor = nn.functional.cross_entropy(model(images), labels)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     gradients = [_norm([p.grad for p in g["params"]]) for g in optimizer.param_groups]
     before = [[p.detach().clone() for p in g["params"]] for g in optimizer.param_groups]
     optimizer.step()
