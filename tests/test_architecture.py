@@ -16,7 +16,7 @@ FLOORS = [
     {"datasets", "families", "weights"},
     {"stages", "preprocessing"},
     {"backbones"},
-    {"similarity", "observe", "batches", "movement"},
+    {"similarity", "observe", "batches", "movement", "onestep"},
     {"freezing", "classic", "probes", "calibration", "views"},
     {"features", "optim", "history", "releasing", "costs"},
     {"settings", "boundary"},

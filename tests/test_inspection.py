@@ -53,6 +53,11 @@ def test_filters_fill_0_to_1_each(resnet):
     np.testing.assert_allclose(filters.max((1, 2, 3)), 1, atol=1e-6)
 
 
+def test_filters_can_be_had_as_they_are(resnet):
+    plain = stem_filters(resnet, stretched=False)
+    np.testing.assert_array_equal(plain, resnet.conv1.weight.detach().numpy())
+
+
 def test_a_constant_filter_is_grey():
     model = models.squeezenet1_1()
     with torch.no_grad():

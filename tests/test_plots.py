@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from tlcourse import plots
-from tlcourse.metrics import Interval, mean_interval
+from tlcourse.metrics import Interval, fold_interval, mean_interval
 from tlcourse.plots import display
 from tlcourse.plots.look import colours_for, ink
 
@@ -124,6 +125,7 @@ def every_function(rng, runs, probes, tmp: str = "What the figure shows") -> dic
         "heat_map": plots.heat_map(images[0], rng.random((4, 4)), title=tmp, label="fall of p"),
         "top_answers": plots.top_answers(probs[0], CLASSES, k=2, title=tmp),
         "confusion": plots.confusion(labels, probs.argmax(1), CLASSES, title=tmp),
+        "confusions": plots.confusions(labels, {"a": labels, "b": 1 - labels}, CLASSES, title=tmp),
     }
 
 
@@ -428,6 +430,33 @@ def test_learning_curves_say_what_is_wrong(runs, change, message):
         plots.learning_curves(change(runs), title="Wrong")
 
 
+def test_intervals_over_folds_are_the_honest_ones():
+    scores = [0.7, 0.8, 0.9, 0.7, 0.8, 0.9]
+    runs = pd.DataFrame({"images": 50, "stage": "stem", "auc": scores, "name": "ImageNet"})
+    for draw in (plots.learning_curves, partial(plots.stage_curves, x="stage", y="auc")):
+        spread = []
+        for folds in (None, 3):
+            ax = draw(runs, group="name", title="Folds", folds=folds)
+            low, high = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
+            spread.append(high - low)
+        expected = [np.ptp(f(scores)[1:]) for f in (mean_interval, partial(fold_interval, folds=3))]
+        assert spread == pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected 4 scores for each dealing"):
+        plots.learning_curves(runs, group="name", title="Wrong", folds=4)
+
+
+def test_a_published_curve_may_stand_alone_on_a_given_axis(runs):
+    ax = plots.learning_curves(None, reference=runs, title="Published", ylim=(0.4, 1), chance=0.5)
+    assert ax.get_ylim() == (0.4, 1)
+    drawn = [line for line in ax.lines if len(line.get_xdata()) > 2 or line.get_label() == "chance"]
+    assert all(line.get_linestyle() == "--" for line in drawn)
+    assert "published" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert set(runs["method"]) <= set(texts(ax))
+    assert "interval" not in ax.get_ylabel()
+    with pytest.raises(ValueError, match="a frame, a reference or both"):
+        plots.learning_curves(None, title="Nothing")
+
+
 def test_stage_curves_keep_the_order_of_the_network(probes):
     ax = plots.stage_curves(probes, title="Order", guess=("stage1", 0.6))
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["stem", "stage1", "head"]
@@ -577,16 +606,41 @@ def test_top_answers_are_sorted_and_not_zoomed():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "d", "a"]
     assert texts(ax) == ["60.0 %", "30.0 %", "5.0 %"]
     assert ax.get_xlim() == (0, 1)
+    rare = plots.top_answers([0.9996, 0.0004], ["a", "b"], title="Sure", k=2)
+    assert texts(rare) == ["100.0 %", "< 0.1 %"]
     with pytest.raises(ValueError, match=r"expected probs \(3,\), one per name, got \(1, 3\)"):
         plots.top_answers([[0.1, 0.2, 0.7]], list("abc"), title="Wrong")
     with pytest.raises(ValueError, match=r"k must lie in 1..3, got 5"):
         plots.top_answers([0.1, 0.2, 0.7], list("abc"), title="Wrong")
 
 
+def test_top_answers_show_the_image_clear_of_the_bars(rng):
+    for probs in ([0.97, 0.01, 0.01, 0.005, 0.005], [0.2] * 5):
+        ax = plots.top_answers(probs, list("abcde"), title="A cup", image=rng.random((8, 12, 3)))
+        ax.figure.canvas.draw()
+        (picture,) = ax.child_axes
+        assert picture.images[0].get_array().shape == (8, 12, 3)
+        place = picture.get_window_extent()
+        drawn = [*ax.patches, *ax.texts]
+        assert not any(place.overlaps(thing.get_window_extent()) for thing in drawn)
+    with pytest.raises(ValueError, match="expected images"):
+        plots.top_answers([0.2, 0.8], ["a", "b"], title="Wrong", k=2, image=rng.random(8))
+
+
 def test_confusion_counts_rows_by_truth():
     ax = plots.confusion([0, 0, 0, 1], [0, 1, 1, 1], CLASSES, title="Counts")
     assert texts(ax) == ["1\n33 %", "2\n67 %", "0\n0 %", "1\n100 %"]
     assert (ax.get_xlabel(), ax.get_ylabel()[:10]) == ("answered class", "true class")
+
+
+def test_confusions_stand_side_by_side_under_their_names():
+    answers = {"timid": [1, 1, 1, 1], "bold": [0, 0, 1, 0]}
+    axes = plots.confusions([0, 0, 0, 1], answers, CLASSES, title="Two heads")
+    assert [ax.get_title() for ax in axes] == ["timid", "bold"]
+    assert texts(axes[0]) == ["0\n0 %", "3\n100 %", "0\n0 %", "1\n100 %"]
+    assert texts(axes[1])[0] == "2\n67 %"
+    with pytest.raises(ValueError, match="one model or more"):
+        plots.confusions([0], {}, CLASSES, title="None")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,9 @@ def stage_scores(
 
     The score is the AUC (mean of one against the rest), whose chance level is one half for any
     number of classes, so that tasks may stand in one picture. The probe and its penalty are the
-    same at every stage (`probes.probe`).
+    same at every stage (`probes.probe`). They were chosen on the last one's features: with a
+    penalty chosen for each stage (`kind="tuned"`), MobileNetV2's middle stages gained up to .1 AUC
+    on edges and .06 on textures, its early ones up to .05 on tumours, and late ones stayed ahead.
 
     Args:
         features: Stage name to `(N, C)`, as `features.stage_features` gives.

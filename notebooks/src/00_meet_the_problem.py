@@ -167,10 +167,11 @@ history = fit(model, data, **recipe)
 history
 
 # %%
-axes = plots.history_curves(
-    history, title="Training loss keeps falling; validation soon levels off"
-)
+title = "The training loss keeps falling and ends below the validation loss"
+axes = plots.history_curves(history, title=title)
 plots.show(axes, alt="Training and validation loss, and validation AUC, over five epochs")
+assert history.table["train_loss"].is_monotonic_decreasing
+assert history.table["train_loss"].iloc[-1] < history.table["val_loss"].iloc[-1]
 
 # %% [markdown]
 # The *loss* says how far the probabilities are from the labels; zero is best, and training lowers

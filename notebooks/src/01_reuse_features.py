@@ -27,7 +27,7 @@ from tlcourse.backbones import load_backbone
 from tlcourse.checks import lesson01
 from tlcourse.classic import classic_features, hog_features, photo_textures
 from tlcourse.datasets import grouped_folds, load_images
-from tlcourse.experiments import fold_means, learning_curve, paired_gain
+from tlcourse.experiments import learning_curve, paired_gain
 from tlcourse.features import extract_features
 from tlcourse.probes import probe
 from tlcourse.training import fit
@@ -41,10 +41,10 @@ from tlcourse.training import fit
 # %%
 textures = photo_textures(300, seed=0)
 few = textures.train.select(range(12))
-axes = plots.image_grid(
-    few.images, few.labels, textures.classes, rows=2, cols=6, title="Three textures to tell apart"
-)
-plots.show(axes, alt="Twelve grey patches of brick, grass and gravel, framed by class")
+names = [textures.classes[label] for label in few.labels]
+title = "Three textures to tell apart"
+axes = plots.image_grid(few.images, rows=2, cols=6, title=title, captions=names)
+plots.show(axes, alt="Twelve grey patches of brick, grass and gravel, each with its name")
 
 # %% [markdown]
 # A **feature extractor** turns an image into a row of numbers, the *features*. The classic one
@@ -131,7 +131,8 @@ blocks = {
 # %%
 bars = {kind: metrics.fold_interval(runs["auc"], folds=10) for kind, runs in blocks.items()}
 title = "Hand-made features say something about cancer, too"
-ax = plots.score_bars(bars, title=title, chance=0.5, xlabel="AUC on held-out folds")
+black = dict.fromkeys(bars, "black")  # blocks are no features
+ax = plots.score_bars(bars, title=title, chance=0.5, xlabel="held-out AUC", colours=black)
 plots.show(ax, alt="AUC of three learning blocks: all far right of chance, intervals overlapping")
 assert all(score.low > 0.55 for score in bars.values())
 
@@ -209,8 +210,8 @@ lesson01.check_baseline(my_baseline, random_scores)
 # %% [markdown]
 # Repaired does not mean stronger: which version is strongest is measured, not guessed.
 #
-# Now all four kinds of features, from fifty training scans to all. Each fold draws two subsets
-# of each size, the same for every kind. A block that suits one kind of features would favour it, so
+# Now all four kinds of features, from fifty training scans to all. Each fold draws a subset of
+# each size, the same for every kind. A block that suits one kind of features would favour it, so
 # this one (`"tuned"`) chooses its one setting, the penalty, inside the training folds, for each
 # kind anew.
 
@@ -225,7 +226,7 @@ features = {
     "ImageNet network": learned,
 }
 sizes = [50, 100, 200, None]
-curve = learning_curve(features, scans, sizes, folds=10, subsets=2, seed=0, kind="tuned")
+curve = learning_curve(features, scans, sizes, folds=10, seed=0, kind="tuned")
 published = pd.concat(
     [results.load_table(f"01_learning_curves_{s}") for s in ("breastmnist", "phantom")]
 )
@@ -234,12 +235,12 @@ published = pd.concat(
 for images, runs in published.groupby("set"):
     live = images == ("simulated" if data.simulated else "real")
     ax = plots.learning_curves(
-        fold_means(curve) if live else None,
+        curve if live else None,
         title=f"{images} scans: the ImageNet network leads at every size",
         reference=runs,
         folds=10,
         guess=(50, my_auc) if live else None,
-        ylabel="AUC on held-out folds",
+        ylabel="held-out AUC",
         ylim=(0.45, 0.95),
         chance=0.5,
     )
@@ -273,11 +274,11 @@ for images, runs in published.groupby("set"):
         assert not gain.excludes(0)
 
 # %% [markdown]
-# Ten folds of your own leave some of it open. The published ones, dealt four times, say more. The
-# ImageNet network leads the random one on both sets: what it learned helps, not only its shape. It
-# leads pixels on both, too. Against hand-made features the simulated scans decide, the real ones do
-# not. Whether hand-made features beat pixels, or random weights hand-made features, stays open on
-# both. Dealing anew uses the same scans, though. It cannot replace new patients.
+# Ten folds of your own may leave some of it open. The published ones, dealt four times, say more.
+# The ImageNet network leads the random one on both sets: what it learned helps, not only its shape.
+# It leads pixels on both, too. Against hand-made features the simulated scans decide, the real ones
+# do not. Whether hand-made features beat pixels, or random weights hand-made features, stays open
+# on both. Dealing anew uses the same scans, though. It cannot replace new patients.
 #
 # ### Exercise 3 (4 minutes)
 #

@@ -66,6 +66,8 @@ scan = data.train.images[data.train.images.std(axis=(1, 2)).argmax()]
 on_scan = inspection.responses(model, scan[None], "stem", size=SIZE, progress=False)[0]
 axes = plots.response_grid(scan, on_scan, chosen, title="The same four filters answer to a scan")
 plots.show(axes, alt="An ultrasound scan and four maps; some draw its outlines, some stay flat")
+assert on_scan[chosen[0]].std() < 0.2 * answers[chosen[0]].std()  # a colour filter falls silent
+assert on_scan[chosen[1:]].std(axis=(1, 2)).min() > 2 * on_scan[chosen[0]].std()
 
 # For the exercise below: the stem's answers to a vertical and to a horizontal edge.
 pair = probing.edge_pair()
@@ -174,7 +176,7 @@ ax = plots.stage_curves(
     guess=None if my_guess is ... else my_guess,
     folds=3,
     chance=0.5,
-    ylabel="AUC on unseen images",
+    ylabel="held-out AUC",
     title="Orientation is read off in the middle, tumours late",
 )
 plots.show(
@@ -250,18 +252,18 @@ for task in tasks:
 tumour, lead = both[both["task"] == "tumour"], {}
 for images, runs in published[published["task"] == "tumour"].groupby("images"):
     by_fold = runs.pivot_table(index="fold", columns=["network", "stage"], values="score")
-    pairs = by_fold.swaplevel(axis=1)
-    gains = {s: fold_interval(pairs[s, "pretrained"], pairs[s, "random"], folds=3) for s in names}
+    ahead = by_fold["pretrained"] - by_fold["random"]
+    gains = {s: fold_interval(ahead[s], folds=3) for s in names}
     lead[f"{images} scans"] = {s: str(gain) for s, gain in gains.items()}
     assert min(gains["stage4"].low, gains["stage5"].low) > 0
+    assert min(fold_interval(ahead["stage4"], ahead[s], folds=3).low for s in names[:4]) > 0
     late = by_fold["pretrained"]
     assert fold_interval(late["stage4"], late["stage3"], folds=3).low > 0
 print("published, pretrained minus random:", pd.DataFrame(lead), sep="\n")
 title = "On tumours, what was learned shows most in the late stages"
 look = dict(group="network", reference=mine[mine["task"] == "tumour"], folds=3, chance=0.5)
-ax = plots.stage_curves(tumour, ylabel="tumour AUC on unseen images", title=title, **look)
-alt = "Tumour AUC by stage: both networks start close; pretrained leads more in late stages"
-plots.show(ax, alt=alt)
+ax = plots.stage_curves(tumour, ylabel="tumour, held-out AUC", title=title, **look)
+plots.show(ax, alt="Tumour AUC by stage: both start close; pretrained leads more in late stages")
 
 # %% tags=["instructor"]
 # Ask: "why does the random network not stay at one half?" Random filters are filters too; the means

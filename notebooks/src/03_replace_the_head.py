@@ -57,22 +57,21 @@ photo_network = backbones.load_backbone("mobilenet_v2", weights="imagenet")
 names = backbones.image_categories(photo_network)
 scan_answers = predict(photo_network, data.val.images, size=224, batch_size=16)
 photo_answers = predict(photo_network, coffee()[None], size=224)
-ax = plots.top_answers(photo_answers[0], names, title="The network is sure of a cup of coffee")
-plots.show(ax, alt="Bars: the most probable of a thousand answers to a photograph of a cup")
+title = "The network is sure of a cup of coffee"
+ax = plots.top_answers(photo_answers[0], names, title=title, image=coffee())
+plots.show(ax, alt="A photograph of a cup, and the most probable of a thousand answers to it")
 
 # %%
-said = names[scan_answers[0].argmax()]
-ax = plots.top_answers(
-    scan_answers[0], names, title=f"Of a scan it is unsure: its best answer is {said}"
-)
-plots.show(ax, alt="Bars: the five most probable of a thousand answers to an ultrasound scan")
+title = f"Of a scan it is unsure: its best answer is {names[scan_answers[0].argmax()]}"
+ax = plots.top_answers(scan_answers[0], names, title=title, image=data.val.images[0])
+plots.show(ax, alt="An ultrasound scan, and the five most probable of a thousand answers to it")
 common = pd.Series(names)[scan_answers.argmax(axis=1)].value_counts()
 expected = "" if my_word is ... else f"your word: {my_word}; "
 print(f"{expected}most common answers to {len(scan_answers)} scans:")
 print(common.head(5).to_string())
 medical = [name for name in names if any(w in name for w in ("tumor", "cancer", "ultrasound"))]
 sure = np.median(scan_answers.max(axis=1))
-print(f"answers that name a tumour: {len(medical)}; median of the highest probability {sure:.2f}")
+print(f"answers that name a cancer: {len(medical)}; median of the highest probability {sure:.2f}")
 assert medical == []
 assert sure < photo_answers.max()  # the cup is recognised, the scans are not
 
@@ -251,6 +250,7 @@ found = {name: metrics.mean_interval(losses) for name, losses in measured.items(
 expected = dict(zip(found, np.log([2, 1000, 1000]), strict=True))
 ax = plots.score_bars(
     found,
+    colours=dict.fromkeys(found, "black"),
     title="Sound wiring starts near ln C; a wrong scale shows at once",
     xlabel="first loss in nats, 20 untrained heads",
     ylabel="head",
@@ -308,14 +308,15 @@ recipes = {
     "weighted": dict(lr=1e-3, epochs=10, balanced=True),
 }
 order = [*recipes, "logistic probe"]
-train, judged = grouped_folds(development, 5, seed=0)[0]
+train, held_out = grouped_folds(development, 5, seed=0)[0]
+truth, answers = development.labels[held_out], {}
 for name, recipe in recipes.items():
     layer = heads.train_head(photo_features[train], development.labels[train], **recipe)
-    answers = heads.head_probabilities(layer, photo_features[judged]).argmax(axis=1)
-    seen = int(((answers == 0) & (development.labels[judged] == 0)).sum())
-    title = f"{name}: finds {seen} of {(development.labels[judged] == 0).sum()} malignant scans"
-    ax = plots.confusion(development.labels[judged], answers, data.classes, title=title)
-    plots.show(ax, alt=f"Confusion matrix of the {name} head: true class by answered class")
+    answers[name] = heads.head_probabilities(layer, photo_features[held_out]).argmax(axis=1)
+title = "On one fold the timid head calls hardly any scan malignant"
+axes = plots.confusions(truth, answers, data.classes, title=title)
+plots.show(axes, alt="Three confusion matrices: true class by answered class, per recipe")
+assert (answers["timid"] == 0).mean() < 0.1
 
 # %%
 runs = heads.compare_heads(photo_features, development, recipes, with_probe=True)
@@ -330,7 +331,7 @@ for column, title in titles.items():
     scores = {name: metrics.fold_interval(by_recipe[name][column], folds=5) for name in order}
     guess = dict(zip(recipes, my_shares, strict=True)) if column == "sensitivity" else None
     label = f"held-out {column.replace('auc', 'AUC')}, two dealings of five folds"
-    marks = dict(guess=guess, reference=means[column].to_dict())
+    marks = dict(guess=guess, reference=dict(means[column]), colours=dict.fromkeys(order, "black"))
     ax = plots.score_bars(scores, title=title, xlabel=label, ylabel="recipe", **marks)
     plots.show(ax, alt=f"Dots with intervals: {column} of timid, notes, weighted and the probe")
 

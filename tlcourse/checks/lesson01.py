@@ -45,7 +45,7 @@ def check_standardise(function: Callable[..., Any]) -> str:
         "expected (rows - mean) / spread with mean and spread (standard deviation) per column of "
         "train_rows",
     )
-    return "nothing of the judged images went into the preparation"
+    return "nothing of the held-out images went into the preparation"
 
 
 @check("look along the values for pixels: which is the first size at least as high as the goal?")

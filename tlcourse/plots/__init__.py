@@ -13,7 +13,8 @@ from tlcourse.plots.history import history_curves
 from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
 from tlcourse.plots.look import OKABE_ITO, colour, colours_for, style
-from tlcourse.plots.predictions import confusion, roc, score_distribution, top_answers
+from tlcourse.plots.matrices import confusion, confusions
+from tlcourse.plots.predictions import roc, score_distribution, top_answers
 from tlcourse.plots.rates import rate_schedule, rate_test
 from tlcourse.plots.rates_given import schedule_curves, stage_rates
 from tlcourse.plots.scores import class_counts, score_bars
@@ -25,6 +26,7 @@ __all__ = [
     "colour",
     "colours_for",
     "confusion",
+    "confusions",
     "filters_grid",
     "heat_map",
     "history_curves",

@@ -1,17 +1,15 @@
-"""Draw what a model answers: probabilities, ROC curves, confusions."""
+"""Draw what a model answers: probabilities, ROC curves, the most probable names."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
-from tlcourse import metrics
 from tlcourse.metrics import check_predictions
 from tlcourse.plots.look import (
     CHANCE,
@@ -21,9 +19,7 @@ from tlcourse.plots.look import (
     ink,
     style,
 )
-
-if TYPE_CHECKING:
-    pass
+from tlcourse.plots.tiles import framed, pictures_of
 
 
 @style()
@@ -130,7 +126,13 @@ def roc(
 
 @style()
 def top_answers(
-    probs: ArrayLike, names: Sequence[str], *, title: str, k: int = 5, ax: Axes | None = None
+    probs: ArrayLike,
+    names: Sequence[str],
+    *,
+    title: str,
+    k: int = 5,
+    image: ArrayLike | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the `k` most probable answers of one image as horizontal bars.
 
@@ -139,6 +141,7 @@ def top_answers(
         names: The C class names.
         title: What the answers show.
         k: How many answers, at most C.
+        image: The image itself, `(H, W)` or `(H, W, 3)`, drawn in the corner that bars leave free.
         ax: Draw here instead of in a new figure.
 
     Raises:
@@ -156,61 +159,18 @@ def top_answers(
     best = np.argsort(-row, kind="stable")[:k]
     ax = canvas(title, ax, height=1.3 + 0.38 * k)
     bars = ax.barh(range(k), row[best], 0.7, color=OKABE_ITO["green"])
-    ax.bar_label(bars, [f"{100 * p:.1f} %" for p in row[best]], fontsize=10, padding=4)
+    shares = [f"{100 * p:.1f} %" if p >= 0.0005 else "< 0.1 %" for p in row[best]]
+    ax.bar_label(bars, shares, fontsize=10, padding=4)
     ax.set_yticks(range(k), labels=[textwrap.fill(names[i], 30) for i in best])
     ax.invert_yaxis()
     # Up to 1, or a timid 4 % would look like a sure answer.
     ax.set_xlim(0, 1)
     ax.set_xlabel(f"probability among {len(row):,} classes")
     ax.set_ylabel("answer")
-    return ax
-
-
-@style()
-def confusion(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    classes: Sequence[str],
-    *,
-    title: str,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw how many images of each true class (rows) got each answer (columns).
-
-    Args:
-        labels: True classes `(N,)`.
-        predictions: Answered classes `(N,)`, integers: `probs.argmax(axis=1)`.
-        classes: Names of the C classes.
-        title: What the counts show.
-        ax: Draw here instead of in a new figure.
-
-    Raises:
-        ValueError: If shapes or classes disagree.
-
-    >>> ax = confusion([0, 1, 1], [0, 1, 0], ["malignant", "benign"], title="One false alarm")
-    >>> ax.texts[0].get_text().split()
-    ['1', '100', '%']
-    """
-    table = _counts(labels, predictions, len(classes))
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    ax = canvas(title, ax, height=1.7 + 0.95 * len(classes))
-    ax.set_anchor("W")
-    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
-    for (i, j), count in np.ndenumerate(table):
-        shade = "white" if shares[i, j] > 0.75 else "black"
-        text = f"{count:,}\n{100 * shares[i, j]:.0f} %"
-        ax.text(j, i, text, ha="center", va="center", color=shade, linespacing=1.3)
-    wrapped = [textwrap.fill(name, 14) for name in classes]
-    ax.set_xticks(range(len(classes)), labels=wrapped)
-    ax.set_yticks(range(len(classes)), labels=wrapped)
-    for text_, name in zip(
-        [*ax.get_xticklabels(), *ax.get_yticklabels()], [*classes] * 2, strict=True
-    ):
-        text_.set_color(ink(colours_for(classes)[name]))
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_xlabel("answered class")
-    ax.set_ylabel("true class\n(rows sum to 100 %)")
+    if image is not None:
+        # Probabilities add up to one, so below the first bar none reaches far to the right.
+        picture = pictures_of(np.asarray(image)[None])[0]
+        framed(ax.inset_axes((0.66, 0.04, 0.33, 0.74), anchor="SE"), picture, "#999999", 0.8)
     return ax
 
 
@@ -225,17 +185,3 @@ def _check_classes(classes: Sequence[str], count: int, of: int) -> None:
         )
     if not 0 <= of < count:
         raise ValueError(f"of must name a class in 0..{count - 1}, got {of}")
-
-
-def _counts(labels: ArrayLike, predictions: ArrayLike, count: int) -> NDArray[np.int64]:
-    truth, answers = np.asarray(labels), np.asarray(predictions)
-    if truth.ndim != 1 or answers.shape != truth.shape:
-        raise ValueError(
-            f"expected labels (N,) and predictions (N,), got {truth.shape}, {answers.shape}; "
-            "of probabilities take probs.argmax(axis=1)"
-        )
-    if not np.issubdtype(answers.dtype, np.integer):
-        raise ValueError(f"predictions must be class numbers, got {answers.dtype}")
-    if len(answers) and not 0 <= answers.min() <= answers.max() < count:
-        raise ValueError(f"predictions must lie in 0..{count - 1}, the {count} classes named")
-    return metrics.confusion(truth, np.eye(count)[answers])
