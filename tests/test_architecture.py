@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
-    {"runtime", "metrics", "descriptors", "storage", "checkpoints"},
+    {"runtime", "allocation", "metrics", "descriptors", "storage", "checkpoints"},
     {"results", "anatomy"},
     {"lesions", "scanner"},
     {"phantom"},

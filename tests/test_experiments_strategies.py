@@ -1,5 +1,6 @@
 """Strategies are data; one run of each gives comparable scores."""
 
+import dataclasses
 import math
 import tomllib
 from pathlib import Path
@@ -33,7 +34,11 @@ def small(monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(strategies, "load_images", lambda *_, **__: an_image_set(train=24))
     monkeypatch.setattr(strategies, "COMPARED", 8)
+    strategies._images.cache_clear()
+    strategies._shifted.cache_clear()
     yield
+    strategies._images.cache_clear()
+    strategies._shifted.cache_clear()
     torch.set_num_threads(before)
 
 
@@ -70,6 +75,27 @@ def test_what_starts_frozen_sends_no_gradient_down_at_first():
 def test_runs_that_choose_rates_leave_the_test_images_shut(monkeypatch):
     monkeypatch.setattr(strategies, "predict", None)  # would raise if it were called
     assert "auc" not in run("frozen", test=False)
+
+
+def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
+    entry = WRITTEN["cold"]
+    given = {"images": 16, "seed": 0, "steps": 2, "size": 32}
+    by_entry = run_strategy({**entry, "lr": 3e-3}, **given)
+    assert by_entry["loss"] == run_strategy(entry, lr=3e-3, **given)["loss"]
+    assert by_entry["loss"] != run_strategy(entry, lr=1e-3, **given)["loss"]
+    with pytest.raises(ValueError, match="cold has no rate: give lr"):
+        run_strategy(entry, **given)
+
+
+def test_shifted_test_images_are_scored_beside_the_others(monkeypatch):
+    simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
+    monkeypatch.setattr(strategies, "load_images", lambda *_, **__: simulated)
+    assert {"auc", "auc/blur", "loss/blur"} <= set(run("cold", shifts=["blur"]))
+
+
+def test_real_patients_cannot_be_imaged_anew():
+    with pytest.raises(ValueError, match="only simulated patients can be imaged anew"):
+        run("cold", shifts=["blur"])
 
 
 def test_all_strategies_get_the_same_steps_whatever_the_size():

@@ -18,6 +18,8 @@ def test_a_table_comes_back_with_what_made_it(folder):
     assert again.attrs["note"] == "5 seeds"
     assert again.attrs["command"] == "make results"
     assert "torch" in again.attrs["versions"]
+    assert "cores" in again.attrs["machine"]
+    assert again.attrs["commit"]
     assert [p.name for p in folder.iterdir()] == [path.name]
 
 

@@ -21,7 +21,9 @@ from tlcourse.freezing import frozen_stages
 from tlcourse.observe import evaluating, observing
 from tlcourse.storage import ArrayStore
 
-CACHING_BATCH = 64
+CACHING_BATCH = 16
+"""On a CPU larger activations are fetched from the operating system anew for every batch, which
+halves the speed (see `tlcourse.allocation`)."""
 _TRIED = 4
 """Maps whose means must give the same answers as the maps themselves."""
 

@@ -40,7 +40,7 @@ def extract_features(
     images: Images,
     *,
     size: int = 128,
-    batch_size: int = 64,
+    batch_size: int = 16,
     progress: bool = True,
 ) -> Features:
     """Return the input of the head, `(N, F)`: what a linear probe learns from.
@@ -75,7 +75,7 @@ def stage_features(
     images: Images,
     *,
     size: int = 128,
-    batch_size: int = 64,
+    batch_size: int = 16,
     progress: bool = True,
 ) -> dict[str, Features]:
     """Return the spatial means `(N, C)` after each stage, head excluded, from one pass.
@@ -117,7 +117,7 @@ def cache_features(
     *,
     through: str,
     size: int = 128,
-    batch_size: int = 64,
+    batch_size: int = 16,
     memory_limit: int | None = None,
     path: Path | None = None,
     progress: bool = True,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tlcourse.runtime import chosen_folder, repository_root, versions
+from tlcourse.runtime import chosen_folder, environment_report, repository_root, versions
 
 
 class ResultUnavailable(FileNotFoundError):
@@ -49,6 +50,7 @@ def save_table(table: pd.DataFrame, name: str, *, command: str, note: str) -> Pa
     """
     used = ", ".join(f"{package} {version}" for package, version in versions().items())
     lines = [f"# {note}", f"# command: {command}", f"# versions: {used}"]
+    lines += [f"# machine: {_machine()}", f"# commit: {_commit()}"]
     text = (
         "\n".join(lines)
         + "\n"
@@ -63,7 +65,7 @@ def save_table(table: pd.DataFrame, name: str, *, command: str, note: str) -> Pa
 
 
 def load_table(name: str) -> pd.DataFrame:
-    """Read a published table; its comment lines are in `.attrs` (note, command, versions).
+    """Read a published table; its comment lines are in `.attrs` (note, command, versions, ...).
 
     Raises:
         ResultUnavailable: If there is no such table; the message lists those there are.
@@ -78,6 +80,24 @@ def load_table(name: str) -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(rows))
     table.attrs = _read_comments(comments)
     return table
+
+
+def _machine() -> str:
+    report = environment_report()
+    names = ("system", "device", "cores", "memory")
+    return ", ".join(f"{name} {report[name]}" for name in names)
+
+
+def _commit() -> str:
+    """Name the code that computes: its commit, and whether files differ from it."""
+    root = repository_root()
+    if root is None:
+        return "none: not run from a checkout"
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: git does not know this checkout"
 
 
 def _split_comments(text: str) -> tuple[list[str], str]:

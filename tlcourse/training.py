@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tlcourse.allocation import large_buffers_kept
 from tlcourse.backbones import preprocess
 from tlcourse.batches import Augment, TrainingBatches, model_device
 from tlcourse.checkpoints import fingerprint
@@ -129,14 +130,15 @@ def fit(
     (1, False)
     """
     plan = _Plan(**locals())  # its fields are this function's arguments
-    loop = plan.loop()
-    with seeded(seed):
-        interrupted = loop.run(epochs, progress)
+    with large_buffers_kept():
+        loop = plan.loop()
+        with seeded(seed):
+            interrupted = loop.run(epochs, progress)
     return loop.recorder.history(interrupted=interrupted, kept_epoch=loop.best.held(interrupted))
 
 
 def predict(
-    model: nn.Module, images: NDArray[np.uint8], *, size: int = 128, batch_size: int = 64
+    model: nn.Module, images: NDArray[np.uint8], *, size: int = 128, batch_size: int = 16
 ) -> NDArray[np.float64]:
     """Return the probability of each class for each image; the model stays as it was.
 
@@ -163,9 +165,8 @@ def predict(
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
     starts, place = range(0, len(images), batch_size), model_device(model)
-    return probabilities(
-        model, (preprocess(model, images[i : i + batch_size], size).to(place) for i in starts)
-    )
+    batches = (preprocess(model, images[i : i + batch_size], size).to(place) for i in starts)
+    return probabilities(model, batches)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ what is released when, how the rates are spread over the stages, how long they w
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -47,6 +47,7 @@ class Strategy:
         warmup: Share of the steps in which the rates rise from zero; then a cosine falls to zero.
         backbone: Rate of the backbone over that of the head; with `decay`, leave it at 1.
         decay: Factor from one stage's rate to the next lower one's.
+        lr: Rate of the head, if it was chosen for this strategy.
 
     >>> Strategy.from_data({"name": "lp_ft", "freeze": True, "release": {"stem": 0.5}}).warmup
     0.0
@@ -59,6 +60,7 @@ class Strategy:
     warmup: float = 0.0
     backbone: float = 1.0
     decay: float = 1.0
+    lr: float | None = None
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Strategy:
@@ -97,10 +99,11 @@ def run_strategy(
     strategy: Mapping[str, Any],
     images: int | None,
     seed: int,
-    lr: float,
+    lr: float | None = None,
     *,
     source: str = "breast",
     partition: str = "grouped",
+    shifts: Sequence[str] = (),
     backbone: str = "mobilenet_v2",
     steps: int = 90,
     size: int = 128,
@@ -114,9 +117,11 @@ def run_strategy(
         strategy: See `Strategy`.
         images: Training images, drawn stratified by `seed`; None takes all.
         seed: Seed of the drawing, the new head, order and augmentation.
-        lr: Rate of the head.
+        lr: Rate of the head; None takes the strategy's own.
         source: As `load_images` takes it.
         partition: `"grouped"` or `"official"`, of real images.
+        shifts: Other scanners (`phantom.SHIFTS`) by which the simulated test patients are imaged
+            and scored as well, as `SCORE/SHIFT`; for simulated images only.
         backbone: A classifier of torchvision.
         steps: Optimizer steps that every strategy gets.
         size: Side in pixels at which the network sees the images.
@@ -125,14 +130,20 @@ def run_strategy(
     Returns:
         Scores by name; `cka/STAGE` and `drift/STAGE` compare with the start of the same run,
         `grad/head` and `grad/backbone` are mean norms over the first steps.
+
+    Raises:
+        ValueError: If there is no rate, or shifts are asked of images that are not simulated.
     """
     chosen, data = Strategy.from_data(strategy), _images(source, partition)
+    rate = _rate(chosen, lr)
+    if shifts and not data.simulated:
+        raise ValueError(f"only simulated patients can be imaged anew: {data.name} is not")
     part = data if images is None else data.with_train(data.train.subset(images, seed=seed))
     model = _start(chosen, backbone, data.num_classes, seed)
     start, seen = snapshot(model), data.val.subset(min(COMPARED, len(data.val)), seed=0).images
     maps = flat_maps(model, seen, size=size)
     started = time.perf_counter()
-    history = _train(chosen, model, part, lr=lr, steps=steps, size=size, seed=seed)
+    history = _train(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
     trained = time.perf_counter() - started
     cka = cka_by_stage(maps, flat_maps(model, seen, size=size))
     return {
@@ -141,15 +152,29 @@ def run_strategy(
         "val_auc": float(history.table["val_auc"].iloc[-1]),
         "val_loss": float(history.table["val_loss"].iloc[-1]),
         **(_scores(model, data.test, size) if test else {}),
+        **_shifted_scores(model, shifts, size),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},
         **{f"drift/{s}": float(v) for s, v in drift_by_stage(start, model).items()},
     }
 
 
+@cache  # the runs of a grid share their images; finding near copies takes as long as a training
 def _images(source: str, partition: str) -> ImageSet:
     # Only the real set has an official partition; the simulated one is dealt by patient.
     return load_images(source) if partition == "grouped" else load_images(source, split=partition)
+
+
+@cache
+def _shifted(shift: str) -> Split:
+    return load_images("phantom", shift_test=shift, progress=False).test
+
+
+def _rate(strategy: Strategy, lr: float | None) -> float:
+    rate = strategy.lr if lr is None else lr
+    if rate is None:
+        raise ValueError(f"{strategy.name} has no rate: give lr, or write it into the strategy")
+    return rate
 
 
 def _start(strategy: Strategy, backbone: str, num_classes: int, seed: int) -> nn.Module:
@@ -196,6 +221,14 @@ def _scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
         "accuracy": metrics.accuracy(part.labels, probs),
         "loss": metrics.log_loss(part.labels, probs),
         "calibration_error": metrics.calibration_error(part.labels, probs),
+    }
+
+
+def _shifted_scores(model: nn.Module, shifts: Sequence[str], size: int) -> dict[str, float]:
+    return {
+        f"{name}/{shift}": score
+        for shift in shifts
+        for name, score in _scores(model, _shifted(shift), size).items()
     }
 
 
