@@ -14,6 +14,7 @@ from tlcourse.experiments.grid import Grid
 from tlcourse.experiments.strategies import Strategy, run_strategy
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
+from tlcourse.training import predict
 
 GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
 WRITTEN = {
@@ -73,8 +74,17 @@ def test_what_starts_frozen_sends_no_gradient_down_at_first():
 
 
 def test_runs_that_choose_rates_leave_the_test_images_shut(monkeypatch):
-    monkeypatch.setattr(strategies, "predict", None)  # would raise if it were called
+    opened = []
+
+    def noting(model, images, **options):
+        opened.append(images)
+        return predict(model, images, **options)
+
+    monkeypatch.setattr(strategies, "predict", noting)
+    data = strategies._images("breast", "grouped")
     assert "auc" not in run("frozen", test=False)
+    assert any(images is data.val.images for images in opened)
+    assert not any(images is data.test.images for images in opened)
 
 
 def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
