@@ -1,3 +1,4 @@
+import time
 from copy import deepcopy
 from functools import partial
 
@@ -224,3 +225,15 @@ def test_a_deep_copy_made_while_training_is_a_plain_network():
     quick(model, augment=None)
     copies.append(deepcopy(model))
     assert copies[-1].eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_the_first_epochs_seconds_hold_what_filling_the_cache_took(monkeypatch):
+    compute = CachedActivations._compute
+
+    def slow(self):
+        time.sleep(0.2)
+        return compute(self)
+
+    monkeypatch.setattr(CachedActivations, "_compute", slow)
+    history = quick(freeze(a_model()), epochs=2)
+    assert history.table["seconds"].iloc[0] > 0.4  # training and validation images

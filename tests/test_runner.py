@@ -5,7 +5,7 @@ import nbformat
 import pytest
 
 from tlcourse import runner
-from tlcourse.runner import LessonRun, run_lessons
+from tlcourse.runner import LessonRun, format_table, run_lessons
 
 
 def notebook(*texts):
@@ -59,3 +59,17 @@ def test_a_lesson_over_the_limit_has_not_passed(tmp_path):
     assert not strict.passed
     assert "0 are allowed" in strict.verdict
     assert generous.passed
+
+
+def test_a_table_stays_a_table_whatever_the_names_and_errors():
+    long = "02_see_what_each_layer_learned"
+    runs = [
+        LessonRun(long, 1.0, 10.0, "cell 3: ValueError: first\nsecond"),
+        LessonRun("00", 2.0, 9, "passed"),
+    ]
+    lines = format_table(runs).splitlines()
+    assert len(lines) == 4
+    assert {line.index("passed") for line in lines if "passed" in line} == {
+        lines[0].index("verdict")
+    }
+    assert "second" not in "".join(lines)

@@ -194,3 +194,24 @@ def test_a_cpu_torch_that_is_there_is_kept(checkout, tmp_path):
     wanted = tmp_path / ".venv" / "wanted.txt"
     assert str(wanted) in checkout[0]
     assert "nvidia" not in wanted.read_text()
+
+
+def test_the_checkpoint_is_looked_for_where_torch_hub_puts_it(monkeypatch, tmp_path):
+    from tlcourse.backbones import checkpoint_path
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert bootstrap.checkpoint() == checkpoint_path("mobilenet_v2")
+    monkeypatch.delenv("TORCH_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert bootstrap.checkpoint() == checkpoint_path("mobilenet_v2")
+
+
+def test_what_was_fetched_is_fetched_again_when_it_is_gone(checkout, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    bootstrap.checkpoint().parent.mkdir(parents=True)
+    bootstrap.checkpoint().touch()
+    assert [bootstrap.fetch_once(), bootstrap.fetch_once()] == [0, 0]
+    assert len(checkout) == 1, "nothing is fetched a second time"
+    bootstrap.checkpoint().unlink()
+    bootstrap.fetch_once()
+    assert checkout[1][1:] == ["-m", "tlcourse", "fetch"]

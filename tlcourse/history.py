@@ -22,7 +22,8 @@ class History:
     Attributes:
         table: One row per finished epoch: `epoch` (from 1), `train_loss` (mean over images of the
             loss while it was training), `val_loss`, `val_accuracy`, `val_auc` (in eval mode), `lr`
-            (the highest rate in the epoch's last step), `seconds`.
+            (the highest rate in the epoch's last step), `seconds` (the first epoch's include what
+            came before it: preparing images, running frozen stages once).
         steps: One row per optimizer step: `step` (from 0), `epoch`, `loss`, `lr/NAME`, the rate
             that the group NAME had in this step, and, if asked for, `grad/NAME`, the L2 norm of
             the gradient of its parameters (0 where they have none).
@@ -59,6 +60,11 @@ class History:
 class Recorder:
     """Write down every step and epoch of a training while it runs.
 
+    Args:
+        optimizer: What makes the steps.
+        gradients: Whether to write down the norm of each group's gradient.
+        started: When the first epoch began, by `time.perf_counter`; None: now.
+
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     >>> recorder = Recorder(optimizer)
     >>> recorder.step(torch.tensor(0.5), images=8)
@@ -68,13 +74,15 @@ class Recorder:
     [{'step': 0, 'epoch': 1, 'loss': 0.5, 'lr/group0': 0.1}]
     """
 
-    def __init__(self, optimizer: Optimizer, *, gradients: bool = False) -> None:
+    def __init__(
+        self, optimizer: Optimizer, *, gradients: bool = False, started: float | None = None
+    ) -> None:
         self._optimizer, self._gradients = optimizer, gradients
         self._epochs: list[dict[str, float]] = []
         self._steps: list[dict[str, Any]] = []
         self._done = 0  # steps that belong to finished epochs
         self._sizes: list[int] = []
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if started is None else started
 
     @property
     def epochs(self) -> int:

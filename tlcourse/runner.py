@@ -144,18 +144,20 @@ def _watch_memory(client: NotebookClient, peak: list[float]) -> Iterator[None]:
 
 
 def format_table(runs: list[LessonRun]) -> str:
-    """Lay the runs out as a table for a terminal.
+    """Lay the runs out as a table for a terminal; of a long verdict, its first line.
 
     >>> print(format_table([LessonRun("00_meet", 31.2, 812.0, "passed")]))
     lesson                        seconds   peak MB  verdict
     00_meet                          31.2       812  passed
     total                            31.2
     """
-    rows = [f"{'lesson':<28}{'seconds':>9}{'peak MB':>10}  verdict"]
+    width = max([28, *(len(run.lesson) for run in runs)])
+    rows = [f"{'lesson':<{width}}{'seconds':>9}{'peak MB':>10}  verdict"]
     for run in runs:
-        row = f"{run.lesson:<28}{run.seconds:>9.1f}{run.peak_memory_mb:>10.0f}  {run.verdict}"
+        verdict = run.verdict.partition("\n")[0]
+        row = f"{run.lesson:<{width}}{run.seconds:>9.1f}{run.peak_memory_mb:>10.0f}  {verdict}"
         rows.append(row)
-    rows.append(f"{'total':<28}{sum(run.seconds for run in runs):>9.1f}")
+    rows.append(f"{'total':<{width}}{sum(run.seconds for run in runs):>9.1f}")
     return "\n".join(rows)
 
 

