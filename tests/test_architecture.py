@@ -17,7 +17,7 @@ FLOORS = [
     {"stages", "preprocessing"},
     {"backbones"},
     {"similarity", "observe", "batches", "movement", "onestep"},
-    {"freezing", "classic", "probes", "calibration", "views"},
+    {"freezing", "classic", "probes", "calibration", "views", "folding"},
     {"features", "optim", "history", "releasing", "costs"},
     {"settings", "boundary"},
     {"feeding"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"probing", "training", "attribution", "patches", "firststeps"},
     {"inspection", "heads"},
     {"experiments", "plots"},
-    {"checks", "widgets", "runner", "doctor"},
+    {"checks", "widgets", "runner", "doctor", "bench"},
     {"__main__"},
 ]
 

@@ -138,3 +138,12 @@ def test_help_needs_no_torch():
     code = "import sys, tlcourse.__main__ as m; m._parser(); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_bench_prints_its_table_or_what_is_wrong(capsys):
+    small = ["--images", "20", "--size", "32", "--epochs", "1", "--rounds", "1"]
+    assert main(["bench", "--backbone", "shufflenet_v2_x0_5", *small]) == 0
+    assert "head and last stage" in capsys.readouterr().out
+    assert main(["bench", "--backbone", "no_such_net", *small]) == 2
+    assert "no_such_net" in capsys.readouterr().err
+    assert main(["bench", "--rounds", "0"]) == 2

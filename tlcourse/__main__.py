@@ -1,4 +1,4 @@
-"""The command line: `tlcourse doctor`, `fetch`, `run`, `experiments`."""
+"""The command line: `tlcourse doctor`, `fetch`, `run`, `bench`, `experiments`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--limit", type=float, help="seconds that no lesson may exceed")
     run.set_defaults(command=_run)
+    bench = commands.add_parser("bench", help="time the course's trainings on this machine")
+    bench.add_argument("--backbone", default="mobilenet_v2", help="a classifier of torchvision")
+    bench.add_argument("--images", type=int, default=128, help="simulated images to train on")
+    bench.add_argument("--size", type=int, default=128, help="side in pixels")
+    bench.add_argument("--epochs", type=int, default=3, help="of each training")
+    bench.add_argument("--rounds", type=int, default=3, help="turns of each; medians are shown")
+    bench.set_defaults(command=_bench)
     _add_experiments(commands.add_parser("experiments", help="run a grid of experiments, or go on"))
     return parser
 
@@ -98,6 +105,24 @@ def _run(options: argparse.Namespace) -> int:
     save_json(runs, options.json)
     print(format_table(runs))
     return 0 if all(run.passed for run in runs) else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tlcourse.bench import bench
+
+    try:
+        table = bench(
+            options.backbone,
+            images=options.images,
+            size=options.size,
+            epochs=options.epochs,
+            rounds=options.rounds,
+        )
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table.to_string(float_format="{:.3g}".format, na_rep=""))
+    return 0
 
 
 def _experiments(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tlcourse.backbones import UnsupportedModel, stages
 from tlcourse.batches import Source, main_logits
 from tlcourse.features import cache_limit
+from tlcourse.folding import folded
 from tlcourse.freezing import frozen_stages
 from tlcourse.observe import evaluating, observing
 from tlcourse.storage import ArrayStore
@@ -109,7 +111,10 @@ class CachedActivations:
     """What a stage puts out for images, computed once per view and handed out by index.
 
     Where what follows cannot tell whole maps from their means (a global average pool comes
-    next), the means are kept: they are smaller by the number of positions.
+    next), the means are kept: they are smaller by the number of positions. Where only the head
+    stands above the boundary, batch norms are folded into the convolutions before them (see
+    `tlcourse.folding`), and activations are those of the network but for rounding; elsewhere they
+    are its activations bit for bit.
 
     Args:
         model: A classifier whose stages up to `through` are frozen.
@@ -144,7 +149,15 @@ class CachedActivations:
         self._example = source.take(torch.tensor([0]))
         self.above = AboveBoundary(model, through, self._example)
         self._pooled = self._pooling_is_free()
+        # Training more than a head from there could enlarge the rounding of the folded weights.
+        self._fast = folded(model, self._example) if self._is_last() else model
         self._views: dict[int, Tensor] = {}
+
+    def beside(self, source: Source) -> CachedActivations:
+        """Return the cache of other images at the same boundary of the same network."""
+        other = copy(self)
+        other._source, other._views = source, {}
+        return other
 
     def __len__(self) -> int:
         return len(self._source)
@@ -171,9 +184,9 @@ class CachedActivations:
             yield self.take(torch.arange(start, min(start + batch_size, len(self))))
 
     def _compute(self) -> Tensor:
-        output = stages(self._model)[self._through].output
+        output = stages(self._fast)[self._through].output
         store = ArrayStore(len(self), cache_limit(self._limit))
-        with store, observing(self._model, {"cut": output}, self._keep) as look:
+        with store, observing(self._fast, {"cut": output}, self._keep) as look:
             for start in range(0, len(self), CACHING_BATCH):
                 rows = slice(start, min(start + CACHING_BATCH, len(self)))
                 seen = look(self._source.take(torch.arange(rows.start, rows.stop)))
@@ -184,11 +197,14 @@ class CachedActivations:
         kept = activation.mean((2, 3), keepdim=True) if self._pooled else activation
         return kept.float().clone(memory_format=torch.contiguous_format)
 
+    def _is_last(self) -> bool:
+        """Does only the head stand above the boundary?"""
+        return self._through == list(stages(self._model))[-2]
+
     def _pooling_is_free(self) -> bool:
         """Ask the network itself: do means instead of maps change any answer?"""
-        last, _ = list(stages(self._model).items())[-2]
         shape = self.above.shape_at_boundary
-        if self._through != last or len(shape) != 3 or shape[1] * shape[2] == 1:
+        if not self._is_last() or len(shape) != 3 or shape[1] * shape[2] == 1:
             return False
         # Noise, not images: an untrained network may answer all images alike.
         noise = torch.Generator().manual_seed(0)

@@ -66,7 +66,7 @@ class Feeding:
         if self.boundary is not None:
             cached = CachedActivations(self.whole, self._train, self.boundary)
             self.model, self.train = cached.above, cached
-            self.val = CachedActivations(self.whole, self._val, self.boundary)
+            self.val = cached.beside(self._val)
 
     def turn_to(self, epoch: int) -> None:
         """Take the view whose turn it is in this epoch (from 1)."""

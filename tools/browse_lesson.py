@@ -29,6 +29,9 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+RUN_TRIES = 5
+BEGUN = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(
+    prompt => /\\[(\\*|\\d+)\\]/.test(prompt.textContent))"""
 UNRUN = """() => [...document.querySelectorAll('.jp-CodeCell')]
     .filter(c => c.querySelector('.cm-content').innerText.trim())
     .filter(c => !/\\[\\d+\\]/.test(c.querySelector('.jp-InputPrompt').innerText)).length"""
@@ -94,9 +97,23 @@ def run_all(page: Any, seconds: float) -> None:
     )
     idle = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
     page.wait_for_selector(idle, timeout=90_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    for _ in range(RUN_TRIES):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        if _begins(page):
+            break
     page.wait_for_function(f"({UNRUN})() === 0", timeout=seconds * 1000)
+
+
+def _begins(page: Any) -> bool:
+    """Tell whether a cell runs or has run within 20 s: Lab drops the command if it comes early."""
+    from playwright.sync_api import TimeoutError as Late
+
+    try:
+        page.wait_for_function(f"({BEGUN})()", timeout=20_000)
+    except Late:
+        return False
+    return True
 
 
 def browse(notebook: str, *, shots: Path, seconds: float = 300, run: bool = True) -> dict[str, Any]:
