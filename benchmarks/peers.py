@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,7 +29,7 @@ from tlcourse.datasets import ImageSet, load_images
 from tlcourse.results import save_table
 from tlcourse.runtime import usable_cores
 
-TABLES = {"simulated": "03_peers", "real": "03_peers_breastmnist"}
+TABLES = {"simulated": "peers_phantom", "real": "peers_breastmnist"}
 SETS = {"simulated": "phantom", "real": "breastmnist"}
 
 
@@ -118,29 +117,17 @@ def _publish(
         f"{base.size}; batch {base.batch_size}, AdamW {LR:g}, weight decay {WEIGHT_DECAY:g}; each "
         f"turn a fresh process after a warm-up; times_longer: seconds by those of tlcourse in the "
         f"same round; frozen_share: share of the seconds in the frozen part; others: largest share "
-        f"of the cores used by other programs; {base.threads} threads on {_machine()}; "
-        f"commit {_commit()}; {peers}"
+        f"of the cores used by other programs; {base.threads} threads on {_processor()}; "
+        f"{peers}"
     )
     return save_table(found, TABLES[options.images], command=command, note=note)
 
 
-def _machine() -> str:
+def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()} ({platform.system()})"
-
-
-def _commit() -> str:
-    """Return the commit of this checkout, and whether files differ from it."""
-    root = Path(__file__).resolve().parents[1]
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=-with-changes", "--exclude=*"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

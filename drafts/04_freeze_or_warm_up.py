@@ -17,24 +17,24 @@
 #
 # **Minutes:** 50
 #
-# The test images stay shut here; the published runs at the end, whose recipes were fixed
+# The test images stay shut here; only the published runs in section 3, whose recipes were fixed
 # beforehand, were scored on them.
 
 # %%
 from functools import partial
 from time import perf_counter
 
+import numpy as np
 import pandas as pd
 import torch
 
-from tlcourse import backbones, freezing, heads, metrics, plots, probes, widgets
+from tlcourse import backbones, freezing, heads, metrics, plots, probes, similarity, widgets
 from tlcourse.checks import lesson04
 from tlcourse.datasets import load_images
 from tlcourse.features import extract_features
 from tlcourse.firststeps import first_steps
 from tlcourse.optim import constant, param_groups
 from tlcourse.results import load_table
-from tlcourse.similarity import linear_cka
 from tlcourse.training import fit
 
 # %%
@@ -48,13 +48,24 @@ data
 # %% [markdown]
 # ## 1 The floor moves under the head
 #
-# Lesson 03 froze a network by `requires_grad = False` and saw its running statistics move. What
-# does that do to a head that stands on them? We take a logistic regression that was fitted on the
-# pretrained features. Then a few training images pass through the network in train mode. No weight
-# changes. Five times, with other images.
+# Lesson 03 froze a network by `requires_grad = False` and saw its running statistics move. In train
+# mode a normalisation layer scales each batch by the batch's own mean and spread, and moves its
+# running ones towards them. In eval mode it uses the running ones and leaves them.
 #
-# How many points of validation AUC (of a hundred) will the same regression lose? And will a *new*
-# one, fitted on the moved features, lose as much?
+# What does that do to a head that stands on such features? Take a logistic regression fitted on
+# them: that is a head, too. Then a few training images pass through the network in train mode; no
+# weight changes. Five times, with other images.
+#
+# How many points of validation AUC (of a hundred) will the same regression lose? And a *new* one,
+# fitted on the moved features?
+
+# %% [markdown] tags=["instructor"]
+# - Say: A floor that moves is not a bad floor; it is another one than the head learned to stand
+#   on.
+# - Wrong: They think that frozen means requires_grad = False. Let them find the second half
+#   themselves.
+# - Ask: No weight changed. Why does the old regression lose, and the new one less?
+# - Late: Skip Exercise 1 and name its two lines.
 
 # %% tags=["predict"]
 my_losses = ..., ...  # points of AUC: the same regression, a new one
@@ -64,40 +75,40 @@ old = probes.probe(start, few.labels)
 rows = []
 for seed in range(5):
     model = pretrained().requires_grad_(False).train()
-    passing = backbones.preprocess(model, data.train.subset(96, seed=seed).images, 64)
-    before = freezing.snapshot(model)
-    for batch in passing.split(16):
+    before, passing = freezing.snapshot(model), data.train.subset(96, seed=seed).images
+    for batch in backbones.preprocess(model, passing, 64).split(16):
         model(batch)
     moved, moved_val = features(model, few.images), features(model, data.val.images)
     new = probes.probe(moved, few.labels)
     scores = [p.predict_proba(f) for p, f in ((old, start_val), (old, moved_val), (new, moved_val))]
     aucs = [metrics.auc(data.val.labels, probs) for probs in scores]
-    rows.append([*aucs, linear_cka(start_val, moved_val)])
+    rows.append([*aucs, similarity.linear_cka(start_val, moved_val)])
 moves = pd.DataFrame(rows, columns=["at the start", "same regression", "new regression", "cka"])
-freezing.freeze_report(before, model)
+report = freezing.freeze_report(before, model)
+assert not report["weights_moved"].any()
 
 # %%
-lost = {n: moves["at the start"] - moves[n] for n in ("same regression", "new regression")}
+lost = {n: 100 * (moves["at the start"] - moves[n]) for n in ("same regression", "new regression")}
 bars = {name: metrics.mean_interval(values) for name, values in lost.items()}
 ax = plots.score_bars(
     bars,
-    title="Moved statistics cost the regression that was fitted before",
-    xlabel="validation AUC lost, five draws of passing images",
+    title="The old regression loses most; a new one wins most of it back",
+    xlabel="points of validation AUC lost (of 100), five draws of passing images",
     ylabel="judged by",
     colours=dict.fromkeys(bars, "black"),
-    guess={n: g if g is ... else g / 100 for n, g in zip(bars, my_losses, strict=True)},
+    guess=dict(zip(bars, my_losses, strict=True)),
 )
-plots.show(ax, alt="AUC lost: well above zero for the same regression, less for a new one")
-print("likeness of the features to the start (CKA):", metrics.mean_interval(moves["cka"]))
-assert bars["same regression"].low > 0.03
-assert metrics.paired_mean_interval(*lost.values()).low > 0.02
-assert (bars["new regression"].low > 0) if data.simulated else (bars["new regression"].high < 0)
+ax.axvline(0, color="black", linewidth=1)
+plots.show(ax, alt="Points lost: well above zero for the same regression, less for a new one")
+print(f"AUC at the start {moves['at the start'][0]:.3f}; CKA {metrics.mean_interval(moves['cka'])}")
+assert bars["same regression"].low > max(3, 2 * bars["new regression"].estimate)
+assert metrics.paired_mean_interval(*lost.values()).low > 2
 
 # %% [markdown]
-# The same regression loses, clearly. A new one loses less; on the real scans it even gains, on the
-# simulated ones it loses a little. So moved statistics are not bad features. They are *other*
-# features than the head learned on. (These intervals are over the passing images only; the
-# validation images are few, and the same each time.)
+# The same regression loses, clearly. A new one wins most of it back; on the real scans it even
+# gains. So moved statistics do not spoil features. They make *other* features than the head learned
+# on; CKA (lesson 02) says so, too: alike, not equal. (These intervals are over the passing images
+# only; the validation images are few, and the same each time.)
 #
 # The repair is to hold the mode, too: in eval mode the statistics are used and not changed. But
 # `model.train()`, which begins every epoch, switches everything back.
@@ -109,7 +120,7 @@ assert (bars["new regression"].low > 0) if data.simulated else (bars["new regres
 
 # %% tags=["exercise"]
 def start_epoch(model, held):
-    """Put the model in train mode, but every module of the list `held` in eval mode."""
+    """Put the model in train mode, every module of the list `held` in eval; return nothing."""
     # BEGIN SOLUTION
     model.train()
     for module in held:
@@ -143,14 +154,21 @@ assert moved == {"gradient left": True, "gradient dropped": False}
 
 # %% [markdown]
 # The optimizer looks at `.grad`, not at `requires_grad`. As long as a gradient stands there, each
-# step uses it, with momentum and weight decay. `freeze` drops it.
+# step uses it. `zero_grad` clears it, so in the usual loop that costs one step; `freeze` drops it
+# at once.
 #
 # ## 2 The first steps, one by one
 #
-# The fear: a *random* head sends back large, meaningless gradients. So measure their size, the
-# *norm*, twice on the same images: under a random head, and under a head that was trained on the
-# features first. The rate is so small that nothing moves. Which head sends back more to the
-# *backbone*, the network beneath the head?
+# The fear: a *random* head sends large, meaningless gradients back to the *backbone*, the network
+# beneath the head. So measure their size (the *norm*: the root of the sum of squares) on the same
+# two batches, once under a random head, once under a head that was trained on the features first.
+# The rate is so small that hardly a weight moves. Which head sends back more?
+
+# %% [markdown] tags=["instructor"]
+# - Say: Take the fear seriously, then measure it: the random head is not the one that shouts.
+# - Wrong: They expect warmup to protect for good. It delays.
+# - Ask: Which way would you bet on before the curve is drawn: cold, warmup, or new layers only?
+# - Late: Skip Exercise 2; the drawing shows the factor.
 
 # %% tags=["predict"]
 larger = ...  # "random" or "trained"
@@ -173,19 +191,18 @@ print(f"trained minus random: {more}; you said: {'-' if larger is ... else large
 assert more.low > 0
 
 # %% [markdown]
-# So the size does not tell a random head: here the trained one sends back *more*. A likely reason:
-# a random head's weights are small, and what goes back is multiplied by them. Another: in train
-# mode each batch normalises itself, so a head trained on other features is wrong at times, and sure
-# of it.
+# Here the trained head sends back *more*. A likely reason: a random head's weights are small, and
+# what goes back is multiplied by them. Another: the trained one learned on eval-mode features and
+# gets train-mode ones, so it is sometimes sure and wrong. And AdamW, lesson 00's optimizer, divides
+# each gradient by its usual size: in its first step every number moves by about the rate, whatever
+# the gradient. Then the rate is the danger. Lesson 05 measures that.
 #
-# Besides, AdamW, SGD's cousin that lesson 00 used, divides each gradient by its usual size: its
-# first step is as long as the rate says, *whatever* the gradient. The rate bounds the first steps.
-#
-# **Warmup** raises the rate from zero to its target in a straight line.
+# A *schedule* changes the rate from step to step. **Warmup** raises it from zero in a straight
+# line.
 #
 # ### Exercise 2 (5 minutes)
 #
-# Write the factor by which the rate is multiplied in each step.
+# For a given step: which share of the full rate does a warmup give?
 
 
 # %% tags=["exercise"]
@@ -208,16 +225,19 @@ lesson04.check_rising(rising)
 # - *warmup*: all rates rise
 # - *new layers only*: the head's rate rises, the backbone has its full rate at once
 #
-# All get the same steps, five seeds each. As in lesson 02, *drift* says how far a stage's weights
-# are from their start. What share of the cold run's drift will *warmup* have: right after the
-# warmup, and at the end?
+# Rates rise over 5 steps; there are 13 in all, five seeds each. As in lesson 02, *drift* says how
+# far a stage's weights are from their start. What share of the cold run's drift will *warmup* have:
+# right after the warmup, and at the end?
+
+# %% tags=["predict"]
+my_shares = ..., ...  # right after the warmup, at the end; 1 means as much as cold
 
 # %%
 WARMUP, STEPS = 5, 13
 
 
 def rise(step):
-    return min(step / WARMUP, 1.0)
+    return np.interp(step, [0, WARMUP], [0, 1])
 
 
 def full(step):
@@ -234,12 +254,9 @@ def run(way, below, head, seed):
     optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [below] * (len(groups) - 1) + [head])
     table = first_steps(model, few, optimizer, schedule, steps=STEPS, seed=seed)
-    kept = linear_cka(start_val, features(model, data.val.images))
+    kept = similarity.linear_cka(start_val, features(model, data.val.images))
     return table.assign(way=way, seed=seed, kept=kept)
 
-
-# %% tags=["predict"]
-my_shares = ..., ...  # right after the warmup, at the end; 1 means as much as cold
 
 # %%
 steps = pd.concat([run(way, *ways[way], seed) for seed in range(5) for way in ways])
@@ -248,9 +265,9 @@ ax = plots.stage_curves(
     x="step",
     y="drift/stage5",
     group="way",
-    title="Warmup of all rates holds the backbone back; of the new layers' alone, not",
+    title="Only warming up all rates holds the last stage back",
     xlabel="optimizer step",
-    ylabel="drift of the last stage",
+    ylabel="drift of the last stage (share of its weights' size)",
 )
 plots.show(ax, alt="Drift by step: cold and new layers only lie together, warmup below both")
 
@@ -259,7 +276,7 @@ summed = round(sum(rise(step) for step in range(STEPS)))  # in steps at the full
 compared = {  # a way and its step, and the step of the cold run
     "warmup, after the warmup": ("warmup", WARMUP, WARMUP),
     "warmup, at the end": ("warmup", STEPS, STEPS),
-    "warmup, cold with the same sum of rates": ("warmup", STEPS, summed),
+    f"warmup at the end, cold after {summed} steps": ("warmup", STEPS, summed),
     "new layers only, after the warmup": ("new layers only", WARMUP, WARMUP),
     "new layers only, at the end": ("new layers only", STEPS, STEPS),
 }
@@ -280,33 +297,41 @@ ax = plots.score_bars(
     guess=dict(zip(share, my_shares, strict=False)),
     colours=dict.fromkeys(share, "black"),
 )
+ax.set_xlim(left=0)
 plots.show(ax, alt="Shares of the cold drift: small after the warmup, larger at the end, 1 below")
 early, late, summed_late, *only = share.values()
 assert early.high < min(0.5, late.low - 0.1)
 assert max(late.high, summed_late.high) < 1
-assert all(abs(alone.estimate - 1) < 0.1 for alone in only)
 
 # %%
 kept = steps[steps["step"] == STEPS].pivot(index="seed", columns="way", values="kept")
+assert all(abs(alone.estimate - 1) < 0.1 for alone in only)
+print("CKA with the start, moved statistics alone:", metrics.mean_interval(moves["cka"]))
 for way in ways:
-    print(f"likeness of the features to the start (CKA), {way}: {metrics.mean_interval(kept[way])}")
+    print(f"{way}: {metrics.mean_interval(kept[way])}")
     assert metrics.mean_interval(kept[way]).high < 0.9
 for way in ("warmup", "new layers only"):
     print(f"{way} minus cold:", metrics.paired_mean_interval(kept[way], kept["cold"]))
 
 # %% [markdown]
-# What is supported: warming up *all* rates keeps the backbone near its start for as long as they
-# are low. Then it catches up, yet stays behind, also behind a cold run with the same sum of rates.
-# But the features change drastically all the same: look at the likeness. The last lines say whether
-# warmup keeps more.
+# Warming up *all* rates keeps the last stage near its start while they are low. Then it catches up,
+# yet stays behind, also behind a shorter cold run whose rates add up to the same. The features
+# change drastically all the same: look at CKA. The last lines say whether warmup kept more.
 #
-# What is not: warming up the new layers alone leaves the backbone as exposed as no warmup. It makes
-# sense above a backbone that is frozen or much slower, as in the next lesson.
+# Warming up the new layers *alone* does not protect the backbone: it went as far as with no warmup.
+# Above a frozen backbone it may make sense; this course does not measure that.
 #
 # ## 3 Four ways from one start
 #
 # *Cold*, *warmup*, *frozen* (only the head trains), and *freeze then unfreeze*: first the head,
 # then everything (Kumar et al. 2022). Same start, same steps, one seed.
+
+# %% [markdown] tags=["instructor"]
+# - Say: Read the verdicts aloud, 'open' included.
+# - Wrong: They want a winner, and take a dot to the right for one.
+# - Ask: What would you do on Monday? (Start frozen, it is nearly free; fine-tune when a gain was
+#   seen on images like yours.)
+# - Late: Skip the live runs; the published figures carry the section.
 
 # %%
 live = data.with_train(few)
@@ -320,53 +345,43 @@ rows = {}
 for name, recipe in recipes.items():
     model = freezing.freeze(pretrained()) if name.startswith("fr") else pretrained()
     history = fit(model, live, epochs=4, size=64, progress=False, **recipe)
-    kept = linear_cka(start_val, features(model, data.val.images))
-    rows[name] = len(history.steps), kept
+    kept = similarity.linear_cka(start_val, features(model, data.val.images))
+    rows[name] = len(history.steps), kept, history.table["val_auc"].iloc[-1]
 assert len({steps for steps, *_ in rows.values()}) == 1
-pd.DataFrame(rows, index=["steps", "likeness"]).T.round(2)
+pd.DataFrame(rows, index=["steps", "CKA with the start", "validation AUC"]).T.round(2)
 
 # %% [markdown]
-# One seed ranks nothing. The published runs have five: MobileNetV2, about 90 steps of 32 images,
-# AdamW, the head's rate `1e-3` for all. It is a first look: no way got a rate chosen for it, and
-# another rate may change the order. With 100 training images and with all, which ways beat
-# *frozen* in test AUC? Say it aloud first.
+# One seed ranks nothing. The published runs have five, with 50 to all training images: MobileNetV2,
+# AdamW, about 54 steps whatever the number of images. Each way has the rate, of three, that did
+# best on validation images; then the test images were opened. The images are dealt as in these
+# lessons (the official parts are in the table for lesson 06). From how many images on will
+# fine-tuning beat *frozen*? Say it aloud first.
 
 # %%
 NAMES = {"cold": "cold", "warmup": "warmup", "lp_ft": "freeze then unfreeze"}
-published = pd.concat([load_table(f"04_first_look_{s}") for s in ("breastmnist", "phantom")])
-gains = {}
-for (images, n), runs in published.groupby(["images", "n"]):
-    by_seed = runs.pivot(index="seed", columns="strategy", values="auc").dropna()
-    for key, name in NAMES.items():
-        gain = metrics.paired_mean_interval(by_seed[key], by_seed["frozen"])
-        gains[f"{images}, {n}: {name}"] = gain
-    gain = metrics.paired_mean_interval(by_seed["warmup"], by_seed["cold"])
-    print(f"{images}, {n} images: AUC of warmup minus cold {gain}")
-seconds = published.groupby("strategy")["train_seconds"].median()
-assert seconds["frozen"] < seconds[list(NAMES)].min() / 2
-likeness = {way: runs["cka_stage5"] for way, runs in published.groupby("strategy")}
-assert likeness["frozen"].min() > 0.999
-assert all(metrics.mean_interval(likeness[key]).high < 0.8 for key in NAMES)
+published = pd.concat([load_table(f"04_strategies_{s}") for s in ("breastmnist", "phantom")])
+published = published[published["split"] != "official"]
+auc = published.pivot(index=["images", "n", "seed"], columns="strategy", values="auc")
+gains = auc[[*NAMES]].sub(auc["frozen"], axis=0).rename(columns=NAMES)
+lines = gains.melt(ignore_index=False, var_name="way", value_name="gain").reset_index()
+look = dict(x="n", y="gain", group="way", ylim=(-0.2, 0.2), ylabel="test AUC minus that of frozen")
+for images, runs in lines.groupby("images"):
+    title = f"{images} scans: TITLE"
+    ax = plots.learning_curves(runs, title=title, xlabel="training images (log scale)", **look)
+    ax.axhline(0, color="black", linewidth=1)
+    plots.show(ax, alt=f"AUC gained over frozen against training images, {images} scans: ALT")
 
 # %%
-ax = plots.score_bars(
-    gains,
-    title="Whoever's interval holds zero is not told apart from frozen",
-    xlabel="test AUC, minus that of frozen, over seeds",
-    ylabel="images, their number, way",
-    reference=dict.fromkeys(gains, 0.0),
-    reference_name="frozen",
-    colours=dict.fromkeys(gains, "black"),
-)
-plots.show(ax, alt="AUC gained over frozen, with intervals over seeds, for two sets and two sizes")
-for name, gain in gains.items():
-    print(name, "is", "open" if not gain.excludes(0) else "better" if gain.low > 0 else "worse")
-assert not any(gains[f"{images}, 100: cold"].excludes(0) for images in ("real", "simulated"))
-
-# %% tags=["instructor"]
-# People want a winner. Read the verdicts aloud, "open" included, then ask what they would do on
-# Monday. (Start frozen, it is nearly free; fine-tune when there are images enough to see a gain.)
-# When late, skip section 3's live runs.
+decided = gains.groupby(["images", "n"]).agg(metrics.mean_interval)
+print(decided.map(lambda gain: f"{gain} {gain.verdict}").to_string())
+for key, runs in auc.groupby(["images", "n"]):
+    print("warmup minus cold:", *key, metrics.paired_mean_interval(runs["warmup"], runs["cold"]))
+seconds = published.groupby("strategy")["train_seconds"].median()
+assert seconds["frozen"] < seconds[[*NAMES]].min() / 2
+assert gains.groupby(["images", "n"]).size().eq(5).all()  # seeds, the same for every way
+kept = {way: runs["cka_stage5"] for way, runs in published.groupby("strategy")}
+assert kept["frozen"].min() > 0.999
+assert all(metrics.mean_interval(kept[key]).high < 0.8 for key in NAMES)
 
 # %% [markdown]
 # With 100 images nobody can tell cold fine-tuning from frozen, on either set: then freezing is
@@ -378,6 +393,13 @@ assert not any(gains[f"{images}, 100: cold"].excludes(0) for images in ("real", 
 #
 # What a frozen part answers to an image never changes. So it need run only once; `fit` keeps its
 # answers (a *cache*). `cache=False` computes them again in every epoch. How many times slower?
+
+# %% [markdown] tags=["instructor"]
+# - Say: What never changes need be computed once. Then turn the explorer's controls together.
+# - Wrong: They expect the cache to help full fine-tuning. Where nothing is frozen there is
+#   nothing to keep.
+# - Ask: Half of the time is spent below the boundary: how much faster can it get at most?
+# - Late: Skip Exercise 3.
 
 # %% tags=["predict"]
 my_factor = ...  # times slower without a cache, over ten epochs
@@ -391,14 +413,16 @@ for cache in (True, False, True, False):  # twice each: other programs may distu
     weights[cache] = backbones.head(model).weight.detach()
 factor = min(seconds[False]) / min(seconds[True])
 said = "" if my_factor is ... else f", you said {my_factor}"
-print(f"without a cache {factor:.1f} times slower{said}; the head's weights are the same")
-assert torch.allclose(weights[True], weights[False], atol=1e-3)
+apart = (weights[True] - weights[False]).abs().max()
+print(f"without a cache {factor:.1f} times slower{said}; the heads differ by {apart:.0e} at most")
+assert apart < 1e-3
 assert factor > 2
 
 # %% [markdown]
-# Nothing is lost but the chance to see each image changed anew in every epoch.
+# One thing is lost: images cannot be flipped or shifted anew in every epoch (*augmentation*). With
+# `views=2`, `fit` caches two versions of each image instead.
 #
-# ### Exercise 3 (6 minutes)
+# ### Exercise 3 (4 minutes)
 #
 # One pass through the frozen part takes `below` seconds an epoch, training what stands above it
 # `above` seconds. How many times faster does the cache make a training of `epochs` epochs?
@@ -417,8 +441,9 @@ def speedup(epochs, below, above):
 lesson04.check_speedup(speedup)
 
 # %% [markdown]
-# Now turn the controls: what does each stage, frozen or not, cost on *your* machine? Find out where
-# most seconds go, and where most parameters are.
+# However many epochs, the factor cannot pass (below + above) / above: what still trains is the
+# limit. Now turn the controls: what does each stage, frozen or not, cost on *your* machine? Find
+# out where most seconds go, and where most parameters are.
 
 # %%
 widgets.explore_freezing(pretrained(), images=len(data.train), size=64)
@@ -428,7 +453,7 @@ widgets.explore_freezing(pretrained(), images=len(data.train), size=64)
 #
 # - Moved statistics are other features: a head that was fitted before them suffers. Hold the mode.
 # - Freeze before `backward`, or drop the gradient: the optimizer looks at `.grad`.
-# - A random head's gradients are not larger than a trained head's. The rate bounds the first steps.
+# - A random head need not shout: here a trained one sent back more. Mind the rate.
 # - Warmup of all rates delays the backbone's way. It does not keep the network as it was. Warmup of
 #   the new layers' rate alone leaves the backbone exposed.
 # - With few images start frozen: it is cheapest, and the rest was not told apart from it.
@@ -441,5 +466,6 @@ widgets.explore_freezing(pretrained(), images=len(data.train), size=64)
 #   the gain shows mostly on images of another kind.
 # - [pytorch/pytorch issue 86590](https://github.com/pytorch/pytorch/issues/86590): frozen layers
 #   whose statistics move, and what others did about it.
-# - [PyTorch: LambdaLR](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html):
+# - [PyTorch:
+#   LambdaLR](https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.LambdaLR.html):
 #   one function for all groups, or a list with one for each.

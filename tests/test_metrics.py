@@ -117,6 +117,113 @@ def test_pairing_finds_a_real_difference(predictions):
     assert metrics.paired_difference(metrics.auc, labels, probs, chance).excludes(0)
 
 
+def right_share(labels, probs):
+    return float((probs.argmax(axis=1) == labels).mean())
+
+
+def patients(count, images, rng):
+    """Images of one patient are all answered rightly or, three times in ten, all wrongly."""
+    labels = np.repeat(np.arange(count) % 2, images)
+    right = np.repeat(rng.random(count) < 0.7, images)
+    probs = np.where((labels == 1) == right, 0.8, 0.2)
+    return labels, np.stack([1 - probs, probs], axis=1), np.repeat(np.arange(count), images)
+
+
+@pytest.mark.parametrize(
+    "names", [np.arange, lambda n: np.arange(n)[::-1] * 3, lambda n: [str(i) for i in range(n)]]
+)
+def test_groups_of_one_image_change_nothing(predictions, names):
+    labels, probs = predictions
+    other, more = probs[::-1], {"resamples": 60, "seed": 3}
+    plain = metrics.bootstrap(metrics.auc, labels, probs, **more)
+    assert metrics.bootstrap(metrics.auc, labels, probs, groups=names(200), **more) == plain
+    plain = metrics.paired_difference(metrics.auc, labels, probs, other, **more)
+    grouped = metrics.paired_difference(
+        metrics.auc, labels, probs, other, groups=names(200), **more
+    )
+    assert grouped == plain
+
+
+def test_images_of_one_patient_widen_the_interval_as_if_they_were_one():
+    labels, probs, groups = patients(60, 4, np.random.default_rng(0))
+    plain = metrics.bootstrap(right_share, labels, probs)
+    grouped = metrics.bootstrap(right_share, labels, probs, groups=groups)
+    one_each = metrics.bootstrap(right_share, labels[::4], probs[::4])
+    assert grouped == one_each
+    assert grouped.high - grouped.low > 1.6 * (plain.high - plain.low)  # twice, but for chance
+    guess = np.tile([0.4, 0.6], (240, 1))
+    plain = metrics.paired_difference(right_share, labels, probs, guess)
+    grouped = metrics.paired_difference(right_share, labels, probs, guess, groups=groups)
+    assert grouped.high - grouped.low > 1.6 * (plain.high - plain.low)
+
+
+def test_only_the_interval_over_patients_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    plain = grouped = 0
+    for seed in range(60):
+        labels, probs, groups = patients(50, 5, rng)
+        more = {"resamples": 200, "seed": seed}
+        plain += not metrics.bootstrap(right_share, labels, probs, **more).excludes(0.7)
+        grouped += not metrics.bootstrap(
+            right_share, labels, probs, groups=groups, **more
+        ).excludes(0.7)
+    assert grouped >= 52
+    assert plain <= 48
+
+
+def test_groups_are_drawn_whole_and_no_draw_lacks_a_class():
+    # a, e: 0 0; b, f: 0 1; c, g: 1; d, h: 1 0 2, and none of them in one piece.
+    labels = np.array([0, 0, 1, 0, 1, 1, 0, 2] * 2)
+    groups = np.array(list("abbacddd" + "effeghhh"))[np.r_[0:16:2, 1:16:2]]
+    labels = labels[np.r_[0:16:2, 1:16:2]]
+    seen = []
+
+    def watch(truth, rows):
+        seen.append((truth, rows[:, 0].round(3)))
+        return 0.0
+
+    number = np.arange(16) / 100
+    rest = (1 - number) / 2
+    metrics.bootstrap(watch, labels, np.stack([number, rest, rest], 1), groups=groups, resamples=50)
+    for truth, marks in seen[:-1]:
+        counts = np.bincount((marks * 100).round().astype(int), minlength=16)
+        for name in "abcdefgh":
+            assert len(set(counts[groups == name])) == 1, "a group came in part"
+        assert [counts[np.isin(groups, list(pair))].sum() for pair in ("ae", "cg")] == [4, 2]
+        assert set(truth) == {0, 1, 2}
+    assert len(seen) == 51
+
+
+def test_patients_are_exchanged_among_those_with_the_same_classes():
+    labels = np.array([0, 0, 0, 0, 1, 1, 0, 1, 0, 1])
+    groups = np.array([0, 0, 1, 2, 3, 4, 5, 5, 6, 6])  # three of class 0, two of 1, two of both
+    kinds = []
+
+    def watch(truth, rows):
+        kinds.append((truth == 1).sum())
+        return 0.0
+
+    metrics.bootstrap(watch, labels, np.tile([0.5, 0.5], (10, 1)), groups=groups, resamples=50)
+    assert set(kinds) == {4}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([0, 1], r"one group per image, \(4,\), got \(2,\)"),
+        ([[0], [1], [2], [3]], r"got \(4, 1\)"),
+        ([0, 1, np.nan, 2], "no missing value"),
+        (np.array(["a", None, "b", "c"], object), "no missing value"),
+    ],
+)
+def test_bad_groups_are_named(groups, message):
+    probs = np.eye(2)[[0, 1, 0, 1]]
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap(metrics.accuracy, [0, 1, 0, 1], probs, groups=groups)
+    with pytest.raises(ValueError, match=message):
+        metrics.paired_difference(metrics.accuracy, [0, 1, 0, 1], probs, probs, groups=groups)
+
+
 def test_interval_over_runs_needs_two():
     with pytest.raises(ValueError, match="two runs or more, got 1"):
         metrics.mean_interval([0.9])
@@ -132,6 +239,9 @@ def test_interval_prints_and_excludes():
     assert str(interval) == "0.900 [0.850, 0.950]"
     assert interval.excludes(0.8)
     assert not interval.excludes(0.9)
+    assert [Interval(x, x - 1, x + 1).verdict for x in (2, 0, 1, -1, -2)] == [
+        "better", "open", "open", "open", "worse",
+    ]  # fmt: skip
 
 
 def test_the_interval_over_folds_is_the_corrected_resampled_t_test():

@@ -37,10 +37,10 @@ def ticks(ax):
 
 
 def tops(ax):
-    return [bar.get_y() + bar.get_height() for bar in ax.patches]
+    return [float(line.get_ydata()[0]) for line in ax.lines]
 
 
-def test_bars_end_at_the_rates_on_a_log_axis():
+def test_dots_stand_at_the_rates_on_a_log_axis():
     ax = stage_rates(RATES, title="Decay")
     assert ax.get_yscale() == "log"
     assert ticks(ax) == NAMES
@@ -52,7 +52,7 @@ def test_bars_end_at_the_rates_on_a_log_axis():
     assert heights == pytest.approx(heights[0])
 
 
-def test_frozen_stages_have_a_place_and_a_word_but_no_bar():
+def test_frozen_stages_have_a_place_and_a_word_but_no_dot():
     ax = stage_rates({"stem": None, "stage1": None, "head": 1e-3}, title="Head only")
     assert ticks(ax) == ["stem", "stage1", "head"]
     assert texts(ax) == ["frozen", "frozen", "0.001"]
@@ -147,7 +147,7 @@ def test_schedules_that_cannot_be_drawn_are_named(rates, log, message):
 def drawn():
     many = {n: r * UP_AND_DOWN for n, r in RATES.items()}
     return {
-        "bars": stage_rates(RATES, title="What it shows"),
+        "dots": stage_rates(RATES, title="What it shows"),
         "frozen": stage_rates({"stem": None, "stage1": 1e-4, "head": 1e-3}, title="What it shows"),
         "linear": schedule_curves(many, title="What it shows"),
         "log": schedule_curves(many, title="What it shows", log=True),

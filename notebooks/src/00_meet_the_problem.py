@@ -51,13 +51,17 @@ pd.Series(environment_report(), name="this machine").to_frame()
 # (a *phantom*) and says so; *patient split* then means that no patient, an invented one, is in two
 # parts. Every lesson works on both. Neither is fit for judging a patient.
 
+# %% [markdown] tags=["instructor"]
+# - Say: Nobody here needs medicine. The sets show how unlike the scans are within one class;
+#   simulated or real, the line under the images says which is in use.
+# - Wrong: They expect that malignant means dark, or large. The set holds counterexamples of both.
+# - Ask: Who would like to be the radiologist? Collect the six answers aloud before the labels are
+#   shown.
+# - Late: Show only the first grid; let the room call the six answers.
+
 # %%
 data = load_images("breast")
 data
-
-# %% tags=["instructor"]
-# Ask the room before the labels are shown: "who would like to be the radiologist?" Collect the six
-# answers aloud. People expect that malignant means dark or large; the set holds counterexamples.
 
 # %%
 shown = data.train.subset(12, seed=3)
@@ -90,6 +94,13 @@ lesson00.compare_reading(my_reading, quiz.labels)
 # Suppose a program answers "harmless" to every scan. It never finds a cancer. Yet look at the
 # bars: most scans *are* harmless, so most of its answers are right. Accuracy, the share of right
 # answers, rewards it.
+
+# %% [markdown] tags=["instructor"]
+# - Say: A score must be one that the lazy program cannot win by doing nothing. Let them find that
+#   program first.
+# - Wrong: They read the AUC as an accuracy. It is about pairs: one ill, one healthy.
+# - Ask: What AUC does a program get that shouts 'malignant' at everyone?
+# - Late: Skip Exercise 2, but read its sentence aloud: a pair, which one is more suspicious?
 
 # %%
 ax = plots.class_counts(data, title="Malignant scans are the minority in every part")
@@ -150,6 +161,15 @@ lesson00.check_auc_by_pairs(auc_by_pairs)
 # The recipe was fixed beforehand. Only for such may the test images, which no network trains on, be
 # opened. The next lessons keep them shut.
 
+# %% [markdown] tags=["instructor"]
+# - Say: Run the cell first and talk while it trains. Every word in it comes back in a later
+#   lesson.
+# - Wrong: They take the validation AUC of the best epoch for the result. It was looked at five
+#   times.
+# - Ask: Before you open the test images: may we change the recipe afterwards if we do not like
+#   the score?
+# - Late: Nothing can go here; this is the result they came for.
+
 # %% tags=["predict"]
 my_guess = ...  # the AUC on the test images: between 0.5 (guessing) and 1 (perfect)
 
@@ -195,6 +215,12 @@ assert score.estimate > (0.80 if data.simulated else 0.85)
 # steps, but random weights at the start, *from scratch*. With many more steps scratch would get
 # further. One run proves little, so the picture also shows runs that came with the course
 # (*published*, in `data/results`): five seeds each, on the real and on the simulated set.
+
+# %% [markdown] tags=["instructor"]
+# - Say: One comparison that could have failed is worth more than ten that could not.
+# - Wrong: They compare two overlapping intervals and stop. The paired difference is the question.
+# - Ask: Was it the photographs, or would any start do with more steps? How would you find out?
+# - Late: Show the picture of the published runs and leave out this seed's bars.
 
 # %%
 scratch = load_backbone("mobilenet_v2", weights=None, num_classes=data.num_classes)
@@ -249,6 +275,8 @@ for images, runs in published.groupby("images"):
 # | 01 Reuse features | How far do features get that were made for something else? |
 # | 02 See what each layer learned | What is in there that could help? |
 # | 03 Replace the head | How do a thousand answers become two? |
+# | 04 Freeze or warm up | Do a new head's first steps wreck what was learned? |
+# | 05 Give each layer its own rate | Should early layers learn more slowly? |
 
 # %% [markdown]
 # ## Further reading

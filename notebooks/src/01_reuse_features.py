@@ -38,6 +38,13 @@ from tlcourse.training import fit
 # Here are patches of brick, grass and gravel. Light and contrast vary, so brightness alone tells
 # nothing. What would you measure to tell them apart?
 
+# %% [markdown] tags=["instructor"]
+# - Say: Two blocks: one turns an image into numbers, one learns from the numbers. All of transfer
+#   learning is about which block is kept.
+# - Wrong: They standardise with all rows. Let the check say it: held-out rows must not help.
+# - Ask: Cut a patch one step to the side: how many pixels stay the same, how many features?
+# - Late: Skip Exercise 1 and show its solution; the idea returns in every later lesson.
+
 # %%
 textures = photo_textures(300, seed=0)
 few = textures.train.select(range(12))
@@ -119,6 +126,14 @@ lesson01.check_standardise(standardise)
 # (`metrics.fold_interval` says by how much). Which block do you expect to lead? Say it aloud before
 # you look.
 
+# %% [markdown] tags=["instructor"]
+# - Say: Only the block changes here, not the features. Say what a fold is with ten people and ten
+#   chairs.
+# - Wrong: They name a winner from overlapping dots, or refuse to where the paired difference
+#   decides.
+# - Ask: The dots differ, so why not name a winner?
+# - Late: Run the cells without exercise; the ten folds are needed later.
+
 # %%
 data = load_images("breast")
 scans = data.development
@@ -149,11 +164,6 @@ for other in ("svm", "knn"):
 # of the difference leaves zero out. From here on the block stays logistic regression, the simplest,
 # and only the features change.
 
-# %% tags=["instructor"]
-# Ask: "the dots differ, so why not name a winner?" The dots' intervals overlap, yet a paired
-# difference can still be decided: each fold is hard or easy for all blocks. When late, skip
-# exercise 3; the cells before it are needed.
-
 # %% [markdown]
 # ## 3 Take features that a network learned
 #
@@ -162,6 +172,13 @@ for other in ("svm", "knn"):
 #
 # Is it the learning or just the network's shape? The baseline is the same network with random
 # weights. It comes in three versions, and you choose.
+
+# %% [markdown] tags=["instructor"]
+# - Say: A network without its head is an extractor that nobody wrote. The random network is the
+#   fair rival, in its strongest version.
+# - Wrong: They pick the weakest baseline, because it makes the gain largest.
+# - Ask: Which of the three random versions would a reviewer ask for, and why?
+# - Late: Skip Exercise 3; the cells before it are needed.
 
 # %%
 trained = load_backbone("mobilenet_v2", weights="imagenet")
@@ -305,6 +322,12 @@ lesson01.check_images_needed(images_needed, by_size, goal)
 # Features are extracted once and kept. After that a learning block takes milliseconds, so you can
 # try hundreds. Fine-tuning sends every image through the network forwards and backwards, epoch
 # after epoch.
+
+# %% [markdown] tags=["instructor"]
+# - Say: Features are made once. That is why an afternoon of trials costs a minute.
+# - Wrong: They conclude that fine-tuning is worse. Nothing here compares the scores.
+# - Ask: How many learning blocks could you try while one epoch runs?
+# - Late: Read the printed ratio and go on.
 
 # %% tags=["predict"]
 my_ratio = ...  # one epoch of fine-tuning takes as long as how many learning blocks?

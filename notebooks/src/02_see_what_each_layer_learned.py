@@ -43,6 +43,14 @@ SIZE = 96  # side in pixels at which the network sees every image
 # looks like the filter, the answer is large. The first layer's windows see three colours, so you
 # can draw them as tiny pictures.
 
+# %% [markdown] tags=["instructor"]
+# - Say: The one layer that can be drawn as pictures. Give them a minute with the grid before you
+#   speak.
+# - Wrong: They look for tumours in the first filters. There are edges, colours and some dead
+#   ones.
+# - Ask: Which filter will fall silent on a grey scan?
+# - Late: Skip Exercise 1; the drawn answers show the same.
+
 # %%
 ax = plots.filters_grid(
     inspection.stem_filters(model, stretched=False), title="The stem's filters, learned on photos"
@@ -103,6 +111,12 @@ lesson02.check_edge_channel(edge_channel, on_vertical, on_horizontal)
 # the image. Each map has its own scale; purple and orange ones have negative and positive answers.
 # Frames at the border come from the zeros added around the image.
 
+# %% [markdown] tags=["instructor"]
+# - Say: Deeper maps are answers to answers. Coarser means: one number sees more of the scan.
+# - Wrong: A row of alike patches becomes a story. It is a suspicion until it is measured.
+# - Ask: What would the next row have to show to prove your story wrong?
+# - Late: Skip the patches.
+
 # %%
 names = list(stage_features(model, scan[None], size=SIZE, progress=False))
 inside = {
@@ -138,6 +152,14 @@ for stage in ("stage2", "stage3"):
 # rest, so guessing is one half. Three folds are dealt, twice.
 #
 # Which stage is best for the tumour?
+
+# %% [markdown] tags=["instructor"]
+# - Say: One probe, every stage, three questions. What can be read off is less than what is there.
+# - Wrong: They take the stem's low score for proof that it learned nothing: send them back to the
+#   drawn filters.
+# - Ask: Why does the random network not stay at one half? (Random filters are filters too; the
+#   means still carry brightness and contrast.)
+# - Late: Skip Exercise 2.
 
 # %%
 tasks = {
@@ -265,12 +287,6 @@ look = dict(group="network", reference=mine[mine["task"] == "tumour"], folds=3, 
 ax = plots.stage_curves(tumour, ylabel="tumour, held-out AUC", title=title, **look)
 plots.show(ax, alt="Tumour AUC by stage: both start close; pretrained leads more in late stages")
 
-# %% tags=["instructor"]
-# Ask: "why does the random network not stay at one half?" Random filters are filters too; the means
-# still carry brightness and contrast, and darkness alone says something of tumours. People take
-# the stem's low score for proof that it learned nothing: send them back to the drawn filters.
-# Late? Skip the patches of section 2 and Exercise 2.
-
 # %% [markdown]
 # ## 4 What fine-tuning changes
 #
@@ -283,6 +299,14 @@ plots.show(ax, alt="Tumour AUC by stage: both start close; pretrained leads more
 #
 # `x` and `y` hold a row per image and a column per feature. With columns of zero mean, CKA is
 # $\|x^T y\|^2 / (\|x^T x\| \, \|y^T y\|)$, where `np.linalg.norm` gives $\|\cdot\|$. Write it.
+
+
+# %% [markdown] tags=["instructor"]
+# - Say: Fine-tuning moves weights a little and changes what late stages say a lot.
+# - Wrong: They read a high CKA at the stem as learning. A random stem agrees, too.
+# - Ask: Where would you stop freezing, having seen this curve?
+# - Late: Show the published curve and skip the heat map; it proves nothing about the next
+#   patient.
 
 
 # %% tags=["exercise"]

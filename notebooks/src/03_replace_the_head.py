@@ -49,6 +49,12 @@ data
 #
 # What will it call the scan? Write an everyday thing.
 
+# %% [markdown] tags=["instructor"]
+# - Say: A thousand answers that add up to one, whatever is shown. Let them enjoy the wrong words.
+# - Wrong: They think that the features are useless because the answers are.
+# - Ask: What would an honest network answer here?
+# - Late: Show only the scan's answers.
+
 # %% tags=["predict"]
 my_word = ...  # such as "cloud"
 
@@ -87,6 +93,12 @@ assert sure < photo_answers.max()  # the cup is recognised, the scans are not
 # in such a layer. But each family gave it another name, and hands it another number of features.
 #
 # On the device `meta`, tensors have shapes but no numbers. So big networks are built at once.
+
+# %% [markdown] tags=["instructor"]
+# - Say: Every family named its head differently. Read the size from the layer, never from memory.
+# - Wrong: They assign to .fc of a network without one: no error, no effect.
+# - Ask: How would you notice, without reading the source?
+# - Late: Skip Exercise 1, keep the trap.
 
 # %%
 with torch.device("meta"):
@@ -143,6 +155,13 @@ lesson03.check_two_answers(two_answers)
 # replace `fc`, freeze everything else, train with SGD. Here they are in today's torchvision, which
 # asks for `weights=`. If ResNet-18's weights are neither on your machine nor within reach, the
 # lines run on random ones: counts and movements are the same, only the features are weaker.
+
+# %% [markdown] tags=["instructor"]
+# - Say: These are the notes that the course grew from, run line by line. The report's last column
+#   is the surprise.
+# - Wrong: They believe that requires_grad = False holds a layer still. Its statistics move.
+# - Ask: Two answers from 512 features: how many numbers may move?
+# - Late: Skip the loop and run only its report; Exercise 2 can go.
 
 # %%
 try:
@@ -231,6 +250,12 @@ lesson03.check_count(count_trainable)
 #
 # What do you expect for two classes, and for a thousand?
 
+# %% [markdown] tags=["instructor"]
+# - Say: The cheapest test there is, before any training.
+# - Wrong: They read a first loss far above ln C as bad luck.
+# - Ask: Ten classes, first loss 2.3: good or bad? And 9.1?
+# - Late: Give the two numbers aloud, skip the drawing.
+
 # %% tags=["predict"]
 my_first_losses = ..., ...  # in nats: two classes, a thousand classes
 
@@ -272,6 +297,14 @@ assert found["1000 classes, features 20 times too large"].low > np.log(1000) + 2
 #
 # Now with the package: ImageNet weights, two answers, everything frozen but the head, the notes'
 # SGD. `assert_frozen` stops the cell if anything else moves.
+
+# %% [markdown] tags=["instructor"]
+# - Say: The head alone, ten folds in seconds. Draw the four cells of a confusion matrix on the
+#   board first.
+# - Wrong: They take class weights for better features: point at the two dot plots side by side.
+# - Ask: Which accuracy makes you suspicious without any further information? (The share of the
+#   majority class.)
+# - Late: Skip Exercise 3 and the published table.
 
 # %%
 model = backbones.load_backbone("mobilenet_v2", weights="imagenet", num_classes=2, seed=0)
@@ -378,11 +411,6 @@ for images in ("breastmnist", "phantom"):
     assert gained(tables, "weighted", "notes", "sensitivity").low > 0.05
     assert gained(tables, "notes", "weighted", "specificity").low > 0  # fewer false alarms
     assert not behind.excludes(0)
-
-# %% tags=["instructor"]
-# Question for the room: "Which accuracy makes you suspicious without any further information?"
-# (The share of the majority class.) People take class weights for better features: point at the
-# two dot plots side by side. When late, skip the loop of section 3 and run only its report.
 
 # %% [markdown]
 # Thirty folds are six dealings of the same scans; they do not count as thirty tries, and the

@@ -28,6 +28,15 @@ class Interval(NamedTuple):
         """Tell whether `value` lies outside the interval."""
         return not self.low <= value <= self.high
 
+    @property
+    def verdict(self) -> str:
+        """What a difference decides: "better", "worse" or, where zero is inside, "open".
+
+        >>> Interval(0.03, 0.01, 0.05).verdict, Interval(0.03, -0.01, 0.07).verdict
+        ('better', 'open')
+        """
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
+
 
 def mean_interval(values: Sequence[float] | NDArray[np.float64], level: float = 0.95) -> Interval:
     """Return the mean over independent runs (seeds) with a t interval; for folds `fold_interval`.

@@ -32,15 +32,12 @@ def stage_rates(
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the rate of each stage as a bar on a log axis, the figure on each bar.
-
-    Equal steps are equal factors; the axis begins below the lowest rate, so what counts is the
-    height of a bar's end, not its length.
+    """Draw the rate of each stage as a dot with its figure; on the log axis steps are factors.
 
     Args:
         rates: Rate by stage in the order of the network, None for a frozen stage; or param groups
             with `name` and `lr`, of which the two halves of a stage with and without weight
-            decay share a bar.
+            decay share a dot.
         title: What the rates show.
         ax: Draw here instead of in a new figure.
 
@@ -61,10 +58,11 @@ def stage_rates(
     floor = min(values) / 10
     for i, rate in enumerate(given.values()):
         if rate is not None:
-            ax.bar(i, rate - floor, 0.7, bottom=floor, color=OKABE_ITO["blue"])
+            # A dot, not a bar: on a log axis a bar's length would say nothing.
+            ax.plot(i, rate, "o", markersize=9, color=OKABE_ITO["blue"])
         text = "frozen" if rate is None else f"{rate:.2g}"
         shade = CHANCE if rate is None else "black"
-        spot: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+        spot: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
         ax.annotate(text, (i, rate or floor), **spot, fontsize=10, color=shade)
     ax.set_xlim(-0.6, len(given) - 0.4)
     # Room above the highest bar for its figure, a share of the decades shown.
@@ -111,7 +109,7 @@ def schedule_curves(
     for name, values in lines.items():
         top = float(values.max())
         drawn = np.where(values >= _LOWEST_SHARE * top, values, np.nan) if log else values
-        ax.plot(drawn, color=shades[name])
+        ax.plot(drawn, color=shades[name], drawstyle="steps-post")  # a rate holds for a whole step
         ax.hlines(top, int(values.argmax()), last, ls=":", lw=1, color=shades[name])
         label = f"{name}: {top:.2g}"
         ends[label], named[label] = (float(last), top), shades[name]
