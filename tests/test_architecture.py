@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
-    {"runtime", "allocation", "metrics", "descriptors", "storage", "checkpoints"},
+    {"runtime", "allocation", "metrics", "descriptors", "storage", "checkpoints", "corruptions"},
     {"results", "anatomy"},
     {"lesions", "scanner"},
     {"phantom"},
@@ -25,6 +25,8 @@ FLOORS = [
     {"probing", "training", "attribution", "patches", "firststeps"},
     {"inspection", "heads"},
     {"experiments", "plots"},
+    {"detectors"},
+    {"reports"},
     {"checks", "widgets", "runner", "doctor", "bench"},
     {"__main__"},
 ]

@@ -11,6 +11,7 @@ import torch
 from tests.test_training import an_image_set
 from tlcourse.experiments import strategies
 from tlcourse.experiments.grid import Grid
+from tlcourse.experiments.named import NAMED, named_strategy
 from tlcourse.experiments.strategies import Strategy, run_strategy
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
@@ -53,6 +54,16 @@ def test_the_written_grids_hold_the_nine_strategies():
     assert tuple(WRITTEN) == NAMES
     for path in GRIDS:
         assert Grid.from_file(path).function == "tlcourse.experiments.strategies:run_strategy"
+
+
+def test_the_package_has_the_nine_that_the_grids_hold():
+    assert tuple(NAMED) == NAMES
+    for grid in GRIDS:
+        for entry in tomllib.loads(grid.read_text(encoding="utf-8"))["factors"]["strategy"]:
+            written = dataclasses.replace(Strategy.from_data(entry), lr=None)
+            assert written == named_strategy(written.name)
+    with pytest.raises(ValueError, match=r"expected a strategy of scratch, .*; got 'hot'"):
+        named_strategy("hot")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,9 +18,20 @@ from matplotlib.colors import to_hex
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from tlcourse import plots
-from tlcourse.metrics import Interval, fold_interval, mean_interval
+from tlcourse.metrics import (
+    Interval,
+    apply_temperature,
+    at_threshold,
+    calibration_error,
+    fold_interval,
+    mean_interval,
+    precision_recall,
+    reliability,
+    sensitivity_at_specificity,
+)
 from tlcourse.plots import display
 from tlcourse.plots.look import colours_for, ink
 
@@ -33,7 +44,9 @@ ORANGE, SKY, YELLOW = "#e69f00", "#56b4e9", "#f0e442"
 
 @pytest.fixture(autouse=True)
 def no_figure_left():
-    yield
+    # The common tests hold a figure of every function open at once.
+    with plt.rc_context({"figure.max_open_warning": 0}):
+        yield
     plt.close("all")
 
 
@@ -103,6 +116,7 @@ def every_function(rng, runs, probes, tmp: str = "What the figure shows") -> dic
     steps = pd.DataFrame({"step": [0, 1, 2], "lr/backbone": [1e-5, 1e-4, 1e-5], "lr/head": 1e-3})
     tried = pd.DataFrame({"step": range(3), "lr": [1e-4, 1e-3, 1e-2], "loss": [0.7, 0.5, 0.9]})
     tried = SimpleNamespace(table=tried.assign(smoothed=tried["loss"]), suggestion=1e-3, note="")
+    mark = {"90 % specificity": sensitivity_at_specificity(labels, probs, 0.9)}
     return {
         "stage_rates": plots.stage_rates(rates, title=tmp),
         "schedule_curves": plots.schedule_curves(curves, title=tmp),
@@ -112,7 +126,11 @@ def every_function(rng, runs, probes, tmp: str = "What the figure shows") -> dic
         "class_counts": plots.class_counts(SimpleNamespace(classes=CLASSES, **parts), title=tmp),
         "history_curves": plots.history_curves(log, title=tmp),
         "score_distribution": plots.score_distribution(labels, probs, CLASSES, title=tmp),
-        "roc": plots.roc(labels, probs, title=tmp),
+        "roc": plots.roc(labels, probs, title=tmp, mark=at_threshold(labels, probs, 0.5)),
+        "precision_recall_curve": plots.precision_recall_curve(
+            labels, {"fine-tuned from ImageNet": probs}, title=tmp, mark=mark
+        ),
+        "reliability_curve": plots.reliability_curve(labels, probs, title=tmp),
         "learning_curves": plots.learning_curves(runs, title=tmp),
         "score_bars": plots.score_bars({"HOG": Interval(0.7, 0.6, 0.8)}, title=tmp),
         "filters_grid": plots.filters_grid(rng.normal(size=(32, 3, 3, 3)), title=tmp),
@@ -149,7 +167,8 @@ def test_charts_name_both_axes(rng, runs, probes):
         for ax in np.ravel(np.array(drawn[name], dtype=object)):
             assert ax.get_xlabel(), name
             assert ax.get_ylabel(), name
-    for name in ("score_bars", "stage_curves", "top_answers", "confusion"):
+    decisions = ("precision_recall_curve", "reliability_curve")
+    for name in ("score_bars", "stage_curves", "top_answers", "confusion", *decisions):
         assert drawn[name].get_xlabel(), name
         assert drawn[name].get_ylabel(), name
 
@@ -350,6 +369,77 @@ def test_roc_area_is_the_metric_for_either_class(rng):
 def test_roc_needs_both_kinds_of_images():
     with pytest.raises(ValueError, match="needs images of class 0 and of others"):
         plots.roc([1, 1], [[0.5, 0.5], [0.4, 0.6]], title="One class")
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall_curve])
+def test_a_mark_stands_on_the_curve_and_says_its_figures(rng, draw):
+    labels = rng.permutation([0] * 20 + [1] * 40)
+    probs = probabilities(rng, labels)
+    chosen = sensitivity_at_specificity(labels, probs, 0.9)
+    half = at_threshold(labels, probs, 0.5)
+    ax = draw(labels, {"a": probs}, title="Two points", mark={"90 %": chosen, "even": half})
+    marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    corners = np.stack(ax.lines[0].get_data(), axis=1)
+    for line, point in zip(marks, (chosen, half), strict=True):
+        place = (line.get_xdata()[0], line.get_ydata()[0])
+        on_roc = (1 - point.specificity, point.sensitivity)
+        assert place == (on_roc if draw is plots.roc else (point.sensitivity, point.precision))
+        assert np.isclose(corners, place).all(axis=1).any()
+    assert marks[0].get_marker() != marks[1].get_marker()
+    assert f"90 %, threshold {chosen.threshold:.3f}:" in legend(ax)[-2]
+    assert f"sensitivity {half.sensitivity:.2f}" in legend(ax)[-1]
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall_curve])
+def test_a_mark_counted_on_other_predictions_is_refused(rng, draw):
+    labels = np.array([0, 1] * 20)
+    probs, others = probabilities(rng, labels), probabilities(rng, labels)
+    point = at_threshold(labels, others[::-1], 0.4)
+    with pytest.raises(ValueError, match="lies on none of the curves"):
+        draw(labels, probs, title="Wrong", mark=point)
+    with pytest.raises(ValueError, match="lies on none of the curves"):
+        draw(labels[:20], probs[:20], title="Wrong", mark=at_threshold(labels, probs, 0.5))
+    with pytest.raises(ValueError, match="positive=0"):
+        draw(labels, probs, title="Wrong", mark=at_threshold(labels, probs, 0.5, positive=1))
+
+
+def test_nobody_called_ill_has_a_place_on_the_roc_curve_alone(rng):
+    labels = np.array([0, 1] * 20)
+    probs = probabilities(rng, labels)
+    nobody = at_threshold(labels, probs, np.inf)
+    ax = plots.roc(labels, probs, title="Corner", mark=nobody)
+    assert [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1] == [0]
+    with pytest.raises(ValueError, match="no point where nobody is called ill"):
+        plots.precision_recall_curve(labels, probs, title="Wrong", mark=nobody)
+
+
+def test_precision_is_drawn_in_steps_whose_area_is_the_average_precision(rng):
+    labels = rng.permutation([0] * 20 + [1] * 40)
+    probs = np.round(probabilities(rng, labels), 1)  # ties
+    ax = plots.precision_recall_curve(labels, {"HOG": probs}, title="Steps")
+    expected = average_precision_score(labels == 0, probs[:, 0])
+    assert legend(ax) == [f"HOG: average precision {expected:.2f}", "guessing: 0.33"]
+    curve = ax.lines[0]
+    assert curve.get_drawstyle() == "steps-pre"
+    assert curve.get_xdata()[1:].tolist() == precision_recall(labels, probs)["recall"].tolist()
+    assert np.sum(np.diff(curve.get_xdata()) * curve.get_ydata()[1:]) == pytest.approx(expected)
+
+
+def test_reliability_shows_bins_with_intervals_and_the_calibration_error(rng):
+    labels = rng.integers(0, 2, 200)
+    probs = probabilities(rng, labels)
+    several = {"before": probs, "after": apply_temperature(probs, 2)}
+    ax = plots.reliability_curve(labels, several, title="Before and after", bins=8)
+    gaps = [calibration_error(labels, rows, bins=8) for rows in several.values()]
+    assert legend(ax) == [f"before: off by {gaps[0]:.2f}", f"after: off by {gaps[1]:.2f}", "honest"]
+    table = reliability(labels, probs, 8)
+    assert ax.lines[0].get_ydata().tolist() == table["observed"].tolist()
+    segments = ax.containers[0].lines[2][0].get_segments()
+    assert [s[:, 1].tolist() for s in segments] == table[["low", "high"]].to_numpy().tolist()
+    assert ax.lines[0].get_marker() != ax.lines[3].get_marker()
+    malignant = plots.reliability_curve(labels, probs, title="One class", positive=0)
+    assert malignant.get_xlabel() == "predicted probability of malignant"
+    assert malignant.get_xlim()[0] < 0 < ax.get_xlim()[0]
 
 
 def test_learning_curves_draw_means_and_intervals(runs):

@@ -1,4 +1,4 @@
-"""The command line: `tlcourse doctor`, `fetch`, `run`, `bench`, `experiments`."""
+"""The command line: `tlcourse doctor`, `fetch`, `run`, `bench`, `train` and the others."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=int, default=3, help="turns of each; medians are shown")
     bench.set_defaults(command=_bench)
     _add_experiments(commands.add_parser("experiments", help="run a grid of experiments, or go on"))
+    _add_train(commands.add_parser("train", help="build a detector from your images, or go on"))
+    _add_predict(commands.add_parser("predict", help="ask a detector about image files"))
+    report = commands.add_parser("report", help="put what `train` came to on one page")
+    report.add_argument("folder", type=Path, help="what `tlcourse train --out` names")
+    report.add_argument("--out", type=Path, help="an .html file (default: report.html there)")
+    report.set_defaults(command=_report)
     return parser
 
 
@@ -51,6 +57,47 @@ def _add_experiments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
     parser.add_argument("--status", action="store_true", help="run nothing, say how far it is")
     parser.set_defaults(command=_experiments)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    given = " (default: %(default)s)"
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="a folder of images per class, an .npz in MedMNIST's layout, or a name: phantom, "
+        "breast, breastmnist; divided in the same way whatever the seed",
+    )
+    parser.add_argument("--backbone", default="mobilenet_v2", help="of torchvision" + given)
+    parser.add_argument(
+        "--strategy",
+        default="warmup",
+        help="how it is carried over: scratch, frozen, cold, warmup, lp_ft, discriminative, decay, "
+        "gradual or warmup_discriminative" + given,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="a folder for all that comes of it")
+    parser.add_argument("--epochs", type=int, default=10, help="times an image is seen" + given)
+    rates = "rate of the head, or several to choose from (default: 0.001)"
+    parser.add_argument("--lr", type=float, nargs="+", help=rates)
+    parser.add_argument("--size", type=int, default=128, help="side in pixels" + given)
+    parser.add_argument("--seed", type=int, default=0, help="of head, order, mirroring" + given)
+    copies = "correlation above which images count as copies and stay in one part" + given
+    parser.add_argument("--copies-above", type=float, default=0.95, help=copies)
+    _add_skip_bad(parser)
+    parser.set_defaults(command=_train)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("detector", type=Path, help="a file that `tlcourse train` wrote")
+    parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
+    parser.add_argument("--out", type=Path, help="a CSV file; left out: the terminal")
+    _add_skip_bad(parser)
+    parser.set_defaults(command=_predict)
+
+
+def _add_skip_bad(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on without files that cannot be read"
+    )
 
 
 def _doctor(_options: argparse.Namespace) -> int:
@@ -132,6 +179,24 @@ def _experiments(options: argparse.Namespace) -> int:
     if options.status:
         return show_status(options.grid, table)
     return run_file(options.grid, table, workers=options.workers, scheduler=options.scheduler)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from tlcourse.detectors.commands import train
+
+    return train(options)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from tlcourse.detectors.commands import predict
+
+    return predict(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from tlcourse.reports.command import report
+
+    return report(options)
 
 
 if __name__ == "__main__":

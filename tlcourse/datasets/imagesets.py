@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,20 @@ class InvalidDataset(ValueError):
     def __str__(self) -> str:
         remedy = f". {self.remedy}" if self.remedy else ""
         return f"{self.where}: expected {self.expected}; found {self.found}{remedy}"
+
+
+class Skipped(NamedTuple):
+    """A file that was left out of a set on request, and why it cannot be used.
+
+    >>> print(Skipped("scans/7.png", "cut short"))
+    scans/7.png: cut short
+    """
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
 
 
 class LeakageWarning(UserWarning):
@@ -138,6 +153,7 @@ class ImageSet:
         partition: How the parts came about: "grouped" (near copies kept together), "patient" or
             "official" (as published).
         simulated: Whether a program drew the images.
+        skipped: Files of the source that are in no part, because they cannot be read.
 
     Raises:
         InvalidDataset: If parts are empty, differ in image shape, or hold labels without a class.
@@ -157,6 +173,7 @@ class ImageSet:
     citation: str = "not stated"
     partition: str = "official"
     simulated: bool = False
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -219,7 +236,9 @@ class ImageSet:
     def _headline(self) -> str:
         kind = "simulated, " if self.simulated else ""
         shape = " x ".join(map(str, self.train.images.shape[1:]))
-        return f"{self.name}: {kind}{shape} uint8, {self.partition} split, {self.license}"
+        left_out = f", {len(self.skipped)} unreadable left out" if self.skipped else ""
+        split = f"{self.partition} split{left_out}"
+        return f"{self.name}: {kind}{shape} uint8, {split}, {self.license}"
 
     def _check_part(self, part: str, split: Split) -> None:
         where, shape = f"{self.name}, {part}", self.train.images.shape[1:]

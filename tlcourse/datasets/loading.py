@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from tlcourse.datasets.folders import read_folder
 from tlcourse.datasets.imagesets import ImageSet
 from tlcourse.datasets.likeness import THRESHOLD
 from tlcourse.datasets.partitions import SPLITS, Provenance, divide
-from tlcourse.datasets.rawimages import RawImages
 from tlcourse.datasets.simulated import announce, simulated_set
 from tlcourse.phantom import Shift
 
@@ -34,6 +34,7 @@ def load_images(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     threshold: float = THRESHOLD,
+    skip_bad: bool = False,
     n: int = 780,
     shift: str | Shift | None = None,
     shift_test: str | Shift | None = None,
@@ -60,6 +61,8 @@ def load_images(
         seed: What the dealing and the simulation start from.
         classes: Names of the labels of an .npz, or the order of the class folders.
         threshold: Correlation above which images are near copies and share a group.
+        skip_bad: Whether to go on without the files of a folder that cannot be read; `skipped` of
+            the set names them. Otherwise the first one is an error.
         n: Number of simulated images ("phantom" only, as all below but `progress`).
         shift: Another scanner for all images; a name in `SHIFTS` or a `Shift`.
         shift_test: Another scanner for the test images alone: the same patients.
@@ -89,16 +92,16 @@ def load_images(
         raise ValueError(f"expected classes as a list of different names, got {classes!r}")
     scene = {"shift": shift, "shift_test": shift_test, **simulation}
     side = DEFAULT_SIZE if size is None else size
+    bad = skip_bad or None
     if name_or_path == "phantom":
-        _refuse("simulated images", split=split, classes=classes)
+        _refuse("simulated images", split=split, classes=classes, skip_bad=bad)
         return simulated_set(n, size=side, seed=seed, progress=progress, **scene)
     _refuse("any images but 'phantom'", n=None if n == 780 else n, **scene)
     dealing: dict[str, Any] = {"threshold": threshold, "seed": seed, "progress": progress}
     if name_or_path not in NAMES:
-        raw, about = _own(Path(name_or_path), size, classes)
-        keep = split is None and raw.parts is not None and Path(name_or_path).is_dir()
-        return divide(raw, about, split="official" if keep else split, stacklevel=2, **dealing)
-    _refuse("BreastMNIST", classes=classes)
+        reading: dict[str, Any] = {"size": size, "classes": classes, "skip_bad": skip_bad}
+        return _own(Path(name_or_path), split=split, **reading, **dealing)
+    _refuse("BreastMNIST", classes=classes, skip_bad=bad)
     path = _breastmnist(str(name_or_path), side, progress)
     if path is None:
         return simulated_set(n, size=side, seed=seed, progress=progress)
@@ -132,13 +135,25 @@ def _breastmnist(name: str, size: int, progress: bool) -> Path | None:
 
 
 def _own(
-    path: Path, size: int | None, classes: Sequence[str] | None
-) -> tuple[RawImages, Provenance]:
-    """Read what lies at a learner's path."""
+    path: Path,
+    *,
+    split: str | None,
+    size: int | None,
+    classes: Sequence[str] | None,
+    skip_bad: bool,
+    **dealing: Any,
+) -> ImageSet:
+    """Read and divide what lies at a learner's path."""
     names = None if classes is None else tuple(classes)
-    about = Provenance(path.stem, str(path))
     if path.is_dir():
-        return read_folder(path, size=size, classes=names), about
-    if path.is_file():
-        return read_npz(path, size=size, classes=names), about
-    raise FileNotFoundError(f"no file or folder at {str(path)!r}; names are {', '.join(NAMES)}")
+        progress = dealing["progress"]
+        raw = read_folder(path, size=size, classes=names, skip_bad=skip_bad, progress=progress)
+    elif path.is_file():
+        _refuse("an .npz, which is read whole or not at all", skip_bad=skip_bad or None)
+        raw = read_npz(path, size=size, classes=names)
+    else:
+        raise FileNotFoundError(f"no file or folder at {str(path)!r}; names are {', '.join(NAMES)}")
+    if split is None and raw.parts is not None and path.is_dir():
+        split = "official"
+    about = Provenance(path.stem, str(path))
+    return replace(divide(raw, about, split=split, stacklevel=3, **dealing), skipped=raw.skipped)

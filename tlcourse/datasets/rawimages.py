@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.datasets.imagesets import PARTS, InvalidDataset
+from tlcourse.datasets.imagesets import PARTS, InvalidDataset, Skipped
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class RawImages:
         labels: int64 `(N,)`, 0 to C - 1.
         parts: `(N,)` names "train", "val", "test"; None where nothing is divided yet.
         classes: Names of the C labels.
+        skipped: Files that were left out, because they cannot be read and this was asked for.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     parts: NDArray[np.str_] | None
     classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
 
 def check_classes(where: object, raw: RawImages) -> None:

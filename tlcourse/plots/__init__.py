@@ -14,9 +14,11 @@ from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
 from tlcourse.plots.look import OKABE_ITO, colour, colours_for, style
 from tlcourse.plots.matrices import confusion, confusions
-from tlcourse.plots.predictions import roc, score_distribution, top_answers
+from tlcourse.plots.operating import precision_recall_curve, roc
+from tlcourse.plots.predictions import score_distribution, top_answers
 from tlcourse.plots.rates import rate_schedule, rate_test
 from tlcourse.plots.rates_given import schedule_curves, stage_rates
+from tlcourse.plots.reliability import reliability_curve
 from tlcourse.plots.scores import class_counts, score_bars
 
 __all__ = [
@@ -33,8 +35,10 @@ __all__ = [
     "image_grid",
     "learning_curves",
     "patch_grid",
+    "precision_recall_curve",
     "rate_schedule",
     "rate_test",
+    "reliability_curve",
     "response_grid",
     "roc",
     "schedule_curves",

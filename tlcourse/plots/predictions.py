@@ -1,14 +1,13 @@
-"""Draw what a model answers: probabilities, ROC curves, the most probable names."""
+"""Draw what a model answers: probabilities, the most probable names."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_curve
+from numpy.typing import ArrayLike
 
 from tlcourse.metrics import check_predictions
 from tlcourse.plots.look import (
@@ -77,54 +76,6 @@ def score_distribution(
 
 
 @style()
-def roc(
-    labels: ArrayLike,
-    probs: ArrayLike | Mapping[str, ArrayLike],
-    *,
-    title: str,
-    positive: int = 0,
-    positive_name: str = "malignant",
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw the ROC curve of one model or of several by name, with the line of guessing.
-
-    Args:
-        labels: `(N,)`.
-        probs: `(N, C)`, or such an array per name.
-        title: What the curves show.
-        positive: The class to be found; 0 is malignant in the course's sets.
-        positive_name: Its name, for the axes.
-        ax: Draw here instead of in a new figure.
-
-    Raises:
-        ValueError: If shapes disagree or `labels` lack the class or everything else.
-
-    >>> probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
-    >>> ax = roc([0, 1, 1], {"pretrained": probs}, title="Every pair ranked rightly")
-    >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['pretrained: AUC 1.00', 'guessing: AUC 0.50']
-    """
-    several = probs if isinstance(probs, Mapping) else {"model": probs}
-    ax = canvas(title, ax, height=4.6)
-    shades = colours_for(several)
-    for name, rows in several.items():
-        truth, rows = check_predictions(labels, rows)
-        if len(np.unique(truth == positive)) < 2:
-            raise ValueError(f"a ROC curve needs images of class {positive} and of others")
-        alarms, found, _ = roc_curve(truth == positive, rows[:, positive])
-        ax.plot(alarms, found, color=shades[name], label=f"{name}: AUC {_area(alarms, found):.2f}")
-    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="guessing: AUC 0.50", zorder=1)
-    ax.set_aspect("equal", anchor="W")
-    ax.set_xlim(-0.01, 1.01)
-    ax.set_ylim(-0.01, 1.01)
-    ax.set_xlabel(f"false alarms: share of the others called {positive_name}")
-    ax.set_ylabel(f"sensitivity: share of {positive_name} found")
-    # Beside the square, where no curve can run through the words.
-    ax.legend(loc="lower left", bbox_to_anchor=(1.02, 0))
-    return ax
-
-
-@style()
 def top_answers(
     probs: ArrayLike,
     names: Sequence[str],
@@ -172,10 +123,6 @@ def top_answers(
         picture = pictures_of(np.asarray(image)[None])[0]
         framed(ax.inset_axes((0.66, 0.04, 0.33, 0.74), anchor="SE"), picture, "#999999", 0.8)
     return ax
-
-
-def _area(alarms: NDArray[np.float64], found: NDArray[np.float64]) -> float:
-    return float(np.trapezoid(found, alarms))
 
 
 def _check_classes(classes: Sequence[str], count: int, of: int) -> None:

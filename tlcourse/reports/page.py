@@ -1,0 +1,127 @@
+"""Put a training's outcome on one HTML page that needs nothing from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tlcourse.detectors import Outcome, read_outcome
+from tlcourse.detectors.files import written_whole
+from tlcourse.detectors.outcomes import DETECTOR
+from tlcourse.reports import pictures
+
+REPORT = "report.html"
+
+SCORES = {
+    "auc": "AUC (0.5 is guessing, 1 ranks every pair rightly)",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy (mean over classes)",
+    "log_loss": "log loss, nats (less is better)",
+    "calibration_error": "calibration error (0 is honest)",
+}
+
+DEALINGS = {
+    "grouped": "were dealt out at random, 70/10/20, each class in its share; images that correlate "
+    "strongly with each other were kept in one part",
+    "official": "stand as they came: only their maker knows whether one patient is in two of them",
+    "patient": "were made by patient: all images of one patient are in one part",
+}
+
+
+def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
+    """Write what a finished training came to as one HTML file that opens offline.
+
+    Pictures are inside, with a text each; nothing is fetched, no script runs. Names of classes
+    and files are escaped.
+
+    Args:
+        folder: What `train_detector` or `tlcourse train` wrote.
+        out: The file; None: `report.html` in the folder.
+
+    Returns:
+        The file, which is there whole or not at all.
+
+    Raises:
+        InvalidOutcome: If the folder holds no finished training.
+    """
+    outcome = read_outcome(folder)
+    path = Path(folder) / REPORT if out is None else Path(out)
+    page = render(outcome)
+    with written_whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def render(outcome: Outcome) -> str:
+    """Return the page of an outcome as HTML."""
+    pages = Environment(
+        loader=PackageLoader("tlcourse.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    run = outcome.run
+    return pages.get_template("report.html").render(
+        run=run,
+        data=run["data"],
+        plan=run["training"],
+        headline=_headline(outcome),
+        dealing=DEALINGS[run["data"]["partition"]],
+        counts=_counts(run["data"]),
+        scores=_scores(run["scores"]),
+        moves=_moves(run["training"]),
+        wrong=int((outcome.predictions["label"] != outcome.predictions["answer"]).sum()),
+        tested=len(outcome.predictions),
+        detector=DETECTOR,
+        pictures={
+            "rates": pictures.rates(outcome),
+            "curves": pictures.learning_curves(outcome),
+            "confusion": pictures.confusion(outcome),
+            "roc": pictures.roc(outcome),
+            "mistakes": pictures.mistakes(outcome),
+        },
+    )
+
+
+def _headline(outcome: Outcome) -> str:
+    auc = outcome.run["scores"]["test"]["auc"]
+    return f"test AUC {_figures(auc)} on {len(outcome.predictions)} images"
+
+
+def _figures(score: Any) -> str:
+    if not isinstance(score, dict):
+        return f"{score:.3f}"
+    return f"{score['estimate']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _scores(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, test figures and validation figure of each score."""
+    return [
+        (text, _figures(scores["test"][key]), _figures(scores["val"][key]) if val else "")
+        for key, text in SCORES.items()
+        for val in [key in scores["val"]]
+    ]
+
+
+def _counts(data: dict[str, Any]) -> list[tuple[str, list[int]]]:
+    """Return class, images in each part, images in all."""
+    parts = data["counts"].values()
+    rows = [(name, [part[name] for part in parts]) for name in data["classes"]]
+    return [(name, [*counts, sum(counts)]) for name, counts in rows]
+
+
+def _moves(plan: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return each stage with its rate and the epoch from which it moves."""
+    given = {group["name"]: group["lr"] for group in plan["rates"]}
+    order, rows = plan["stages"], []
+    # A stage is released with all above it.
+    released = {order.index(name): epoch for name, epoch in plan["releases"].items()}
+    for place, name in enumerate(order):
+        since = [epoch for lowest, epoch in released.items() if lowest <= place]
+        start = 1 if name not in plan["frozen"] else min(since, default=None)
+        when = "never: frozen" if start is None else f"epoch {start}"
+        rows.append((name, f"{given[name]:.3g}" if name in given else "none", when))
+    return rows
