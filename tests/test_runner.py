@@ -64,7 +64,7 @@ def test_a_lesson_over_the_limit_has_not_passed(tmp_path):
 def test_a_table_stays_a_table_whatever_the_names_and_errors():
     long = "02_see_what_each_layer_learned"
     runs = [
-        LessonRun(long, 1.0, 10.0, "cell 3: ValueError: first\nsecond"),
+        LessonRun(long, 1.0, 10.0, "cell 3: ValueError: first\nrest"),
         LessonRun("00", 2.0, 9, "passed"),
     ]
     lines = format_table(runs).splitlines()
@@ -72,4 +72,4 @@ def test_a_table_stays_a_table_whatever_the_names_and_errors():
     assert {line.index("passed") for line in lines if "passed" in line} == {
         lines[0].index("verdict")
     }
-    assert "second" not in "".join(lines)
+    assert "rest" not in "".join(lines)

@@ -53,6 +53,8 @@ def first_steps(
     Raises:
         ValueError: If `steps` is below 1.
 
+    >>> import numpy as np
+    >>> import torch
     >>> from torchvision.models import resnet18
     >>> from tlcourse.optim import param_groups
     >>> model = resnet18(num_classes=2)
