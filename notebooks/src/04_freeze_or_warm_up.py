@@ -376,6 +376,9 @@ decided = gains.groupby(["images", "n"]).agg(metrics.mean_interval)
 print(decided.map(lambda gain: f"{gain} {gain.verdict}").to_string())
 for key, runs in auc.groupby(["images", "n"]):
     print("warmup minus cold:", *key, metrics.paired_mean_interval(runs["warmup"], runs["cold"]))
+verdicts = decided[["cold", "warmup"]].map(lambda gain: gain.verdict).groupby("images")
+assert (verdicts.first() == "open").all(axis=None)  # with 50 images
+assert (verdicts.last() == "better").all(axis=None)  # with all
 seconds = published.groupby("strategy")["train_seconds"].median()
 assert seconds["frozen"] < seconds[[*NAMES]].min() / 2
 assert gains.groupby(["images", "n"]).size().eq(5).all()  # seeds, the same for every way
