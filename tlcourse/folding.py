@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tlcourse.batches import main_logits
 from tlcourse.observe import evaluating
 
 TOLERANCE = 1e-3
@@ -85,10 +85,5 @@ def _same_answers(model: nn.Module, copy: nn.Module, example: Tensor) -> bool:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_TRIED, *example.shape[1:], generator=generator).to(example)
     with evaluating(model), torch.inference_mode():
-        one, other = (_tensor(network(noise)) for network in (model, copy))
+        one, other = (main_logits(network(noise)) for network in (model, copy))
     return bool((one - other).abs().max() <= TOLERANCE * one.abs().max())
-
-
-def _tensor(output: Any) -> Tensor:
-    logits: Tensor = getattr(output, "logits", output)
-    return logits
