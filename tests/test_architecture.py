@@ -17,7 +17,7 @@ FLOORS = [
     {"stages", "preprocessing"},
     {"backbones"},
     {"similarity", "observe", "batches", "movement", "onestep"},
-    {"freezing", "classic", "probes", "calibration", "views", "folding"},
+    {"freezing", "classic", "probes", "calibration", "views", "folding", "augmentations"},
     {"features", "optim", "history", "releasing", "costs"},
     {"settings", "boundary"},
     {"feeding"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_training import an_image_set
-from tlcourse.experiments import strategies
+from tlcourse.experiments import scoring, strategies
 from tlcourse.experiments.grid import Grid
 from tlcourse.experiments.named import NAMED, named_strategy
 from tlcourse.experiments.strategies import Strategy, run_strategy
@@ -34,13 +34,13 @@ def small(monkeypatch):
     """A small set in place of the breast images, and one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(strategies, "load_images", lambda *_, **__: an_image_set(train=24))
+    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: an_image_set(train=24))
     monkeypatch.setattr(strategies, "COMPARED", 8)
-    strategies._images.cache_clear()
-    strategies._shifted.cache_clear()
+    scoring.image_set.cache_clear()
+    scoring.shifted.cache_clear()
     yield
-    strategies._images.cache_clear()
-    strategies._shifted.cache_clear()
+    scoring.image_set.cache_clear()
+    scoring.shifted.cache_clear()
     torch.set_num_threads(before)
 
 
@@ -91,8 +91,8 @@ def test_runs_that_choose_rates_leave_the_test_images_shut(monkeypatch):
         opened.append(images)
         return predict(model, images, **options)
 
-    monkeypatch.setattr(strategies, "predict", noting)
-    data = strategies._images("breast", "grouped")
+    monkeypatch.setattr(scoring, "predict", noting)
+    data = scoring.image_set("breast", "grouped")
     assert "auc" not in run("frozen", test=False)
     assert any(images is data.val.images for images in opened)
     assert not any(images is data.test.images for images in opened)
@@ -110,8 +110,14 @@ def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
 
 def test_shifted_test_images_are_scored_beside_the_others(monkeypatch):
     simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
-    monkeypatch.setattr(strategies, "load_images", lambda *_, **__: simulated)
+    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: simulated)
     assert {"auc", "auc/blur", "loss/blur"} <= set(run("cold", shifts=["blur"]))
+
+
+def test_spoiled_test_images_are_scored_beside_the_others():
+    scores = run("cold", corruptions=["blur", "brightness_down"], severity=5)
+    assert {"auc/blur@5", "loss/brightness_down@5"} <= set(scores)
+    assert scores["loss/brightness_down@5"] != scores["loss"]
 
 
 def test_real_patients_cannot_be_imaged_anew():

@@ -9,24 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from tlcourse import metrics
 from tlcourse.backbones import load_backbone
 from tlcourse.batches import shuffled_batches
-from tlcourse.datasets import ImageSet, Split, load_images
+from tlcourse.datasets import ImageSet
+from tlcourse.experiments.scoring import corrupted_scores, image_set, scores, shifted_scores
 from tlcourse.freezing import freeze, snapshot
 from tlcourse.history import History
 from tlcourse.optim import param_groups, warmup_cosine
 from tlcourse.probing import flat_maps
 from tlcourse.releasing import plan_releases
 from tlcourse.similarity import cka_by_stage, drift_by_stage
-from tlcourse.training import fit, predict
+from tlcourse.training import fit
 
 BATCH_SIZE = 32
 COMPARED = 64
@@ -106,6 +106,8 @@ def run_strategy(
     source: str = "breast",
     partition: str = "grouped",
     shifts: Sequence[str] = (),
+    corruptions: Sequence[str] = (),
+    severity: int = 3,
     backbone: str = "mobilenet_v2",
     steps: int = 54,
     size: int = 128,
@@ -124,6 +126,9 @@ def run_strategy(
         partition: `"grouped"` or `"official"`, of real images.
         shifts: Other scanners (`phantom.SHIFTS`) by which the simulated test patients are imaged
             and scored as well, as `SCORE/SHIFT`; for simulated images only.
+        corruptions: Ways to spoil the test images (`corruptions.CORRUPTIONS`), scored as well, as
+            `SCORE/NAME@SEVERITY`.
+        severity: Of these corruptions, 1 to 5.
         backbone: A classifier of torchvision.
         steps: Optimizer steps that every strategy gets.
         size: Side in pixels at which the network sees the images.
@@ -136,7 +141,7 @@ def run_strategy(
     Raises:
         ValueError: If there is no rate, or shifts are asked of images that are not simulated.
     """
-    chosen, data = Strategy.from_data(strategy), _images(source, partition)
+    chosen, data = Strategy.from_data(strategy), image_set(source, partition)
     rate = _rate(chosen, lr)
     if shifts and not data.simulated:
         raise ValueError(f"only simulated patients can be imaged anew: {data.name} is not")
@@ -145,33 +150,23 @@ def run_strategy(
     start, seen = snapshot(model), data.val.subset(min(COMPARED, len(data.val)), seed=0).images
     maps = flat_maps(model, seen, size=size)
     started = time.perf_counter()
-    history = _train(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
+    history = train_by(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
     trained = time.perf_counter() - started
     cka = cka_by_stage(maps, flat_maps(model, seen, size=size))
-    validated = _scores(model, data.val, size)
+    validated = scores(model, data.val, size)
     return {
         "train_images": len(part.train),
         "train_seconds": trained,
         "steps": len(history.steps),
         "val_auc": validated["auc"],
         "val_loss": validated["loss"],
-        **(_scores(model, data.test, size) if test else {}),
-        **_shifted_scores(model, shifts, size),
+        **(scores(model, data.test, size) if test else {}),
+        **shifted_scores(model, shifts, size),
+        **corrupted_scores(model, data.test, corruptions, severity, size),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},
         **{f"drift/{s}": float(v) for s, v in drift_by_stage(start, model).items()},
     }
-
-
-@cache  # the runs of a grid share their images; finding near copies takes as long as a training
-def _images(source: str, partition: str) -> ImageSet:
-    # Only the real set has an official partition; the simulated one is dealt by patient.
-    return load_images(source) if partition == "grouped" else load_images(source, split=partition)
-
-
-@cache
-def _shifted(shift: str) -> Split:
-    return load_images("phantom", shift_test=shift, progress=False).test
 
 
 def _rate(strategy: Strategy, lr: float | None) -> float:
@@ -187,7 +182,7 @@ def _start(strategy: Strategy, backbone: str, num_classes: int, seed: int) -> nn
     return freeze(model) if strategy.freeze else model
 
 
-def _train(
+def train_by(
     strategy: Strategy,
     model: nn.Module,
     data: ImageSet,
@@ -197,6 +192,7 @@ def _train(
     size: int,
     seed: int,
 ) -> History:
+    """Train by a strategy for about `steps` optimizer steps, whole epochs, and keep the last."""
     per_epoch = len(shuffled_batches(len(data.train), BATCH_SIZE, torch.Generator()))
     epochs = max(2, round(steps / per_epoch))
     groups = strategy.groups(model, lr, epochs)
@@ -219,24 +215,6 @@ def _train(
         seed=seed,
         progress=False,
     )
-
-
-def _scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
-    probs = predict(model, part.images, size=size)
-    return {
-        "auc": metrics.auc(part.labels, probs),
-        "accuracy": metrics.accuracy(part.labels, probs),
-        "loss": metrics.log_loss(part.labels, probs),
-        "calibration_error": metrics.calibration_error(part.labels, probs),
-    }
-
-
-def _shifted_scores(model: nn.Module, shifts: Sequence[str], size: int) -> dict[str, float]:
-    return {
-        f"{name}/{shift}": score
-        for shift in shifts
-        for name, score in _scores(model, _shifted(shift), size).items()
-    }
 
 
 def _first_gradients(history: History) -> dict[str, float]:

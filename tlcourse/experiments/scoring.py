@@ -1,0 +1,76 @@
+"""Images that the runs of a grid share, and what a trained network scores on a part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from torch import nn
+
+from tlcourse import metrics
+from tlcourse.corruptions import corrupt
+from tlcourse.datasets import ImageSet, Split, load_images
+from tlcourse.datasets.imagesets import join
+from tlcourse.training import predict
+
+
+@cache  # the runs of a grid share their images; finding near copies takes as long as a training
+def image_set(source: str, partition: str = "grouped") -> ImageSet:
+    """Load a set by name: dealt anew (`"grouped"`), or in its `"official"` parts."""
+    # Only the real set has an official partition; the simulated one is dealt by patient.
+    return load_images(source) if partition == "grouped" else load_images(source, split=partition)
+
+
+@cache
+def all_images(source: str, views: int = 1) -> Split:
+    """Return the images of all parts as one, with their groups: what folds are dealt from.
+
+    Args:
+        source: As `load_images` takes it.
+        views: Images of a simulated patient; of real ones, leave it at 1.
+    """
+    data = image_set(source) if views == 1 else load_images(source, views=views)
+    return join(join(data.train, data.val), data.test)
+
+
+@cache
+def shifted(shift: str) -> Split:
+    """Return the simulated test patients as another scanner images them."""
+    return load_images("phantom", shift_test=shift, progress=False).test
+
+
+def scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
+    """Return AUC, accuracy, loss and calibration error of a network on a part."""
+    probs = predict(model, part.images, size=size)
+    return {
+        "auc": metrics.auc(part.labels, probs),
+        "accuracy": metrics.accuracy(part.labels, probs),
+        "loss": metrics.log_loss(part.labels, probs),
+        "calibration_error": metrics.calibration_error(part.labels, probs),
+    }
+
+
+def shifted_scores(model: nn.Module, shifts: Sequence[str], size: int) -> dict[str, float]:
+    """Return the scores on shifted test patients, as `SCORE/SHIFT`."""
+    return {
+        f"{name}/{shift}": score
+        for shift in shifts
+        for name, score in scores(model, shifted(shift), size).items()
+    }
+
+
+def corrupted_scores(
+    model: nn.Module, part: Split, corruptions: Sequence[str], severity: int, size: int
+) -> dict[str, float]:
+    """Return the scores on spoiled images (`tlcourse.corruptions`), as `SCORE/NAME@SEVERITY`."""
+    return {
+        f"{name}/{corruption}@{severity}": score
+        for corruption in corruptions
+        for name, score in scores(model, _corrupted(part, corruption, severity), size).items()
+    }
+
+
+def _corrupted(part: Split, name: str, severity: int) -> Split:
+    return replace(part, images=corrupt(np.asarray(part.images), name, severity, seed=0))
