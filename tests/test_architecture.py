@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
     {"runtime", "allocation", "metrics", "descriptors", "storage", "checkpoints", "corruptions"},
     {"results", "anatomy"},
-    {"lesions", "scanner"},
-    {"phantom"},
+    {"lesions", "scanner", "bloodcells"},
+    {"phantom", "cellshapes"},
     {"datasets", "families", "weights"},
-    {"stages", "preprocessing"},
+    {"stages", "preprocessing", "smears"},
     {"backbones"},
     {"similarity", "observe", "batches", "movement", "onestep"},
     {"freezing", "classic", "probes", "calibration", "views", "folding", "augmentations"},

@@ -115,7 +115,7 @@ def test_shifted_test_images_are_scored_beside_the_others(monkeypatch):
 
 
 def test_spoiled_test_images_are_scored_beside_the_others():
-    scores = run("cold", corruptions=["blur", "brightness_down"], severity=5)
+    scores = run("cold", corruptions=["blur@5", "brightness_down@5"])
     assert {"auc/blur@5", "loss/brightness_down@5"} <= set(scores)
     assert scores["loss/brightness_down@5"] != scores["loss"]
 

@@ -410,6 +410,27 @@ def test_two_processes_never_train_into_one_folder(pictures, capsys):
     assert main(command("--skip-bad", epochs=1)) == 0
 
 
+def test_classes_can_be_made_to_weigh_alike(pictures, monkeypatch, capsys):
+    given = []
+
+    def fitting(*arguments, **options):
+        given.append(options["class_weights"])
+        return training.fit(*arguments, **options)
+
+    monkeypatch.setattr(trials_module, "fit", fitting)
+    assert main(command("--skip-bad", out="plain", epochs=1)) == 0
+    assert main(command("--skip-bad", "--class-weights", "balanced", out="even", epochs=1)) == 0
+    assert given == [None, "balanced"]
+    plain, even = (read_outcome(out) for out in ("plain", "even"))
+    assert plain.history["train_loss"][0] != even.history["train_loss"][0]
+    assert "--class-weights balanced" in even.run["command"]
+    assert even.run["training"]["class_weights"] == "balanced"
+    assert main(command("--skip-bad", out="even", epochs=1)) == 2
+    assert "class_weights: 'balanced' then, None now" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="class_weights None or 'balanced', got 'even'"):
+        train_detector(an_image_set(), "new", strategy="scratch", class_weights="even")
+
+
 # Predict -------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, nargs="+", help=rates)
     parser.add_argument("--size", type=int, default=128, help="side in pixels" + given)
     parser.add_argument("--seed", type=int, default=0, help="of head, order, mirroring" + given)
+    weights = "balanced: every class counts alike in the loss, however few its images are"
+    parser.add_argument("--class-weights", choices=["balanced"], help=weights)
     copies = "correlation above which images count as copies and stay in one part" + given
     parser.add_argument("--copies-above", type=float, default=0.95, help=copies)
     _add_skip_bad(parser)

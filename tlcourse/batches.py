@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlcourse.backbones import preprocess
+from tlcourse.storage import forget_pages
 
 PREPARED_SHARE = 0.25
 """Share of the free memory that images prepared in advance may take."""
+
+PREPARED_LIMIT = 256 << 20
+"""Bytes that they may take beside a CPU, however much is free: twice what a lesson needs."""
 
 PREPARING_BATCH = 64
 
@@ -25,7 +29,8 @@ class PreparedImages:
     """Images as a network wants them, handed out by index.
 
     They are prepared once and kept as float32 when they fit `PREPARED_SHARE` of the free memory
-    of the network's device; otherwise they stay uint8 and each batch is prepared when asked for.
+    of the network's device, and on a CPU `PREPARED_LIMIT`; otherwise they stay uint8 and each
+    batch is prepared when asked for.
 
     Args:
         model: The network; its device receives the batches.
@@ -46,7 +51,7 @@ class PreparedImages:
         self._model, self._raw, self._size = model, images, size
         self._device = model_device(model)
         needed = len(images) * 3 * size * size * 4
-        self.once = needed <= PREPARED_SHARE * _free_memory(self._device)
+        self.once = needed <= _room(self._device)
         self._prepared = self._prepare_all() if self.once else None
         self.view = 0
 
@@ -75,6 +80,7 @@ class PreparedImages:
 
     def _prepare(self, which: NDArray[np.int64] | slice) -> Tensor:
         batch: Tensor = preprocess(self._model, self._raw[which], self._size)
+        forget_pages(self._raw)  # images in a mapped file need not stay
         return batch.to(self._device, memory_format=torch.channels_last)
 
     def _prepare_all(self) -> Tensor:
@@ -252,6 +258,11 @@ def _checked(augment: Augment) -> Augment:
         return changed
 
     return call
+
+
+def _room(device: torch.device) -> float:
+    share = PREPARED_SHARE * _free_memory(device)
+    return share if device.type == "cuda" else min(PREPARED_LIMIT, share)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tlcourse.backbones import Stage, preprocess, stages
+from tlcourse.storage import forget_pages
 
 Images = NDArray[np.uint8] | Tensor
 Keep = Callable[[str, Tensor], Tensor]
@@ -136,7 +137,8 @@ def prepared_batches(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Hand out images as the model wants them, with their rows, on the model's device.
 
-    Each batch is prepared when its turn comes: the images stand as floats one batch at a time.
+    Each batch is prepared when its turn comes: the images stand as floats one batch at a time,
+    and images in a mapped file take no memory beyond it.
 
     Args:
         model: A classifier of torchvision.
@@ -166,6 +168,7 @@ def prepared_batches(
             batch = preprocess(model, images[rows], size)
             yield rows, batch.to(place, memory_format=torch.channels_last)
             bar.update(rows.stop - rows.start)
+            forget_pages(images)
 
 
 def feature_stages(model: nn.Module) -> dict[str, Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import tempfile
 import uuid
@@ -95,6 +96,21 @@ class ArrayStore:
         _check_room(self._path.parent, needed)
         self._partial = self._path.with_suffix(f".{uuid.uuid4().hex}.partial")
         return np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=shape)
+
+
+def forget_pages(array: object) -> None:
+    """Give back the memory that the pages of a mapped file take, if `array` is one.
+
+    A process keeps every page that it has read until the system is short of memory. After this it
+    keeps none; what is asked for again comes from the system's cache of files. Nothing is lost:
+    private maps (mode "c"), which may hold changes, are left alone, as are arrays in memory.
+
+    >>> forget_pages(np.zeros(3))
+    """
+    pages = getattr(array, "_mmap", None)
+    shared = getattr(array, "mode", "c") != "c"
+    if isinstance(pages, mmap.mmap) and shared and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_room(folder: Path, needed: int) -> None:

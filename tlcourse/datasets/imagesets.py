@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlcourse.datasets.splitting import stratified_choice
 
 PARTS = ("train", "val", "test")
-PARTITIONS = ("grouped", "official", "patient")
+PARTITIONS = ("grouped", "official", "patient", "image")
 
 
 class InvalidDataset(ValueError):
@@ -150,8 +150,8 @@ class ImageSet:
         source: Where the images come from.
         license: What may be done with them.
         citation: What to cite.
-        partition: How the parts came about: "grouped" (near copies kept together), "patient" or
-            "official" (as published).
+        partition: How the parts came about: "grouped" (near copies kept together), "patient",
+            "official" (as published) or "image" (nothing kept together: `dealt_by_image`).
         simulated: Whether a program drew the images.
         skipped: Files of the source that are in no part, because they cannot be read.
 

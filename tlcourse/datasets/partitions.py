@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcourse.datasets.duplicates import leakage, near_leakage
-from tlcourse.datasets.imagesets import PARTS, ImageSet, InvalidDataset, LeakageWarning, Split
+from tlcourse.datasets.imagesets import (
+    PARTS,
+    ImageSet,
+    InvalidDataset,
+    LeakageWarning,
+    Split,
+    join,
+)
 from tlcourse.datasets.likeness import near_groups
 from tlcourse.datasets.rawimages import RawImages
 from tlcourse.datasets.splitting import FRACTIONS, grouped_split
@@ -111,6 +119,30 @@ def deal(
             found = f"{largest} of {len(labels)} images alike, which leaves {len(dealt)} for {part}"
             raise InvalidDataset(where, expected, found, remedy)
     return rows
+
+
+def dealt_by_image(data: ImageSet, *, seed: int = 0) -> ImageSet:
+    """Deal all images of a set anew as if none belonged together: the mistake that leaks.
+
+    For audits: groups are kept, so that what the mistake parted can be counted.
+
+    Args:
+        data: A set, whatever its partition.
+        seed: What the dealing starts from.
+
+    Raises:
+        InvalidDataset: If there are too few images to be dealt out.
+
+    >>> part = Split(np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2, np.arange(20) // 4)
+    >>> data = dealt_by_image(ImageSet("tiny", part, part, part, ("even", "odd")))
+    >>> data.partition, bool(set(data.train.groups) & set(data.test.groups))
+    ('image', True)
+    """
+    pooled = join(data.development, data.test)
+    alone = np.arange(len(pooled))
+    rows = deal(pooled.labels, alone, where=data.name, seed=seed)
+    train, val, test = (pooled.select(part) for part in rows)
+    return replace(data, train=train, val=val, test=test, partition="image")
 
 
 def _assemble(

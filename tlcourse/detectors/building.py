@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tlcourse import __version__
 from tlcourse.datasets import ImageSet
@@ -43,6 +43,7 @@ def train_detector(
     lr: float | Sequence[float] | None = None,
     size: int = 128,
     seed: int = 0,
+    class_weights: Literal["balanced"] | None = None,
     notices: Sequence[str] = (),
     command: str | None = None,
     progress: bool = True,
@@ -68,6 +69,9 @@ def train_detector(
         lr: Rate of the head, or several to choose from; None is the strategy's own or `HEAD_LR`.
         size: Side in pixels at which the network sees the images.
         seed: Seed of the new head, of order and augmentation.
+        class_weights: "balanced" lets each class weigh alike in the training loss, however few
+            its images are; validation loss and scores count images as they come. None:
+            as they come in training, too.
         notices: What the report shall say of the images, such as the text of a warning.
         command: The command line behind the call, for the report.
         progress: Whether to show a progress bar and what is being done.
@@ -81,6 +85,7 @@ def train_detector(
         FloatingPointError: If a loss is no longer a finite number.
     """
     choices = {"backbone": backbone, "epochs": epochs, "size": size, "seed": seed}
+    choices |= {"class_weights": class_weights}
     order = Order.from_choices(data, strategy, lr, **choices, progress=progress)
     folder = Path(out)
     with held(folder):

@@ -37,7 +37,7 @@ def train(options: Namespace) -> int:
 
     Args:
         options: `data`, `backbone`, `strategy`, `out`, `epochs`, `lr`, `size`, `seed`,
-            `copies_above`, `skip_bad`.
+            `class_weights`, `copies_above`, `skip_bad`.
     """
     try:
         named_strategy(options.strategy)  # a wrong name is found before images are read
@@ -53,6 +53,7 @@ def train(options: Namespace) -> int:
             lr=options.lr,
             size=options.size,
             seed=options.seed,
+            class_weights=options.class_weights,
             notices=_notices(caught),
             command=_command_line(options),
         )
@@ -157,6 +158,7 @@ def _command_line(options: Namespace) -> str:
     words += ["--strategy", options.strategy, "--out", str(options.out)]
     words += ["--epochs", str(options.epochs), "--size", str(options.size)]
     words += ["--lr", *map(str, options.lr)] if options.lr else []
+    words += ["--class-weights", options.class_weights] if options.class_weights else []
     words += ["--seed", str(options.seed), "--copies-above", str(options.copies_above)]
     return shlex.join([*words, *(["--skip-bad"] if options.skip_bad else [])])
 

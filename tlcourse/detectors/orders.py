@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Order:
     epochs: int
     size: int
     seed: int
+    class_weights: Literal["balanced"] | None
     progress: bool
 
     @classmethod
@@ -43,9 +44,13 @@ class Order:
         """Build an order from what `train_detector` takes.
 
         Raises:
-            ValueError: If the strategy is unknown, a rate out of range, or a part to be scored
-                holds one class alone.
+            ValueError: If strategy or weighting is unknown, a rate out of range, or a part to
+                be scored holds one class alone.
         """
+        if choices["class_weights"] not in (None, "balanced"):
+            raise ValueError(
+                f"expected class_weights None or 'balanced', got {choices['class_weights']!r}"
+            )
         for part in ("val", "test"):
             present = np.unique(data.parts[part].labels)
             if len(present) < 2:
@@ -65,6 +70,7 @@ class Order:
             "lr": list(self.rates),
             "size": self.size,
             "seed": self.seed,
+            "class_weights": self.class_weights,
             "images": fingerprint(*arrays),
         }
 

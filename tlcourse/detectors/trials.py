@@ -100,6 +100,7 @@ def _train(order: Order, lr: float, checkpoint: Path) -> Trial:
         size=order.size,
         augment=AUGMENT,
         views=VIEWS,
+        class_weights=order.class_weights,
         keep=KEEP,
         unfreeze_at=plan["releases"],
         checkpoint=checkpoint,
@@ -127,6 +128,7 @@ def _plan(
         "batch_size": BATCH_SIZE,
         "augment": AUGMENT,
         "keep": KEEP,
+        "class_weights": order.class_weights,
         "optimizer": f"AdamW, weight decay {WEIGHT_DECAY}",
     }
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 from torch import nn
 
 from tlcourse import metrics
@@ -52,25 +51,27 @@ def scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
     }
 
 
-def shifted_scores(model: nn.Module, shifts: Sequence[str], size: int) -> dict[str, float]:
-    """Return the scores on shifted test patients, as `SCORE/SHIFT`."""
-    return {
-        f"{name}/{shift}": score
-        for shift in shifts
-        for name, score in scores(model, shifted(shift), size).items()
-    }
-
-
-def corrupted_scores(
-    model: nn.Module, part: Split, corruptions: Sequence[str], severity: int, size: int
+def other_scores(
+    model: nn.Module, part: Split, shifts: Sequence[str], corruptions: Sequence[str], size: int
 ) -> dict[str, float]:
-    """Return the scores on spoiled images (`tlcourse.corruptions`), as `SCORE/NAME@SEVERITY`."""
+    """Return the scores under other conditions, as `SCORE/CONDITION`.
+
+    Args:
+        model: A classifier.
+        part: The test part that corruptions spoil.
+        shifts: Other scanners for the simulated test patients (`phantom.SHIFTS`).
+        corruptions: `NAME@SEVERITY`, such as `"blur@3"`; see `corruptions.corrupt`.
+        size: Side in pixels at which the network sees the images.
+    """
+    conditions = {shift: shifted(shift) for shift in shifts}
+    conditions |= {corruption: _corrupted(part, corruption) for corruption in corruptions}
     return {
-        f"{name}/{corruption}@{severity}": score
-        for corruption in corruptions
-        for name, score in scores(model, _corrupted(part, corruption, severity), size).items()
+        f"{name}/{condition}": score
+        for condition, changed in conditions.items()
+        for name, score in scores(model, changed, size).items()
     }
 
 
-def _corrupted(part: Split, name: str, severity: int) -> Split:
-    return replace(part, images=corrupt(np.asarray(part.images), name, severity, seed=0))
+def _corrupted(part: Split, corruption: str) -> Split:
+    name, _, severity = corruption.partition("@")
+    return replace(part, images=corrupt(part.images, name, int(severity), seed=0))

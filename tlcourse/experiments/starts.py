@@ -45,7 +45,7 @@ def small_network(num_classes: int = 2, *, seed: int = 0) -> models.VGG:
         with torch.device("meta"):  # VGG's own classifier has 120 million weights; it is replaced
             network = models.VGG(features, num_classes=num_classes)
         network.avgpool = nn.AdaptiveAvgPool2d(1)
-        network.classifier = nn.Linear(WIDTHS[-1], num_classes)  # type: ignore[assignment]
+        network.classifier = nn.Linear(WIDTHS[-1], num_classes)
     return network
 
 
@@ -93,8 +93,10 @@ def starting_network(start: str, num_classes: int = 2, *, seed: int = 0) -> nn.M
     """
     if start not in STARTS:
         raise ValueError(f"expected a start of {', '.join(STARTS)}; got {start!r}")
+    model: nn.Module
     if start == "small":
-        return small_network(num_classes, seed=seed)
+        model = small_network(num_classes, seed=seed)
+        return model
     weights = None if start == "scratch" else "imagenet"
     model = load_backbone("mobilenet_v2", weights=weights, num_classes=num_classes, seed=seed)
     return shuffle_weights(model, seed=seed) if start == "shuffled" else model

@@ -19,7 +19,7 @@ from torch import nn
 from tlcourse.backbones import load_backbone
 from tlcourse.batches import shuffled_batches
 from tlcourse.datasets import ImageSet
-from tlcourse.experiments.scoring import corrupted_scores, image_set, scores, shifted_scores
+from tlcourse.experiments.scoring import image_set, other_scores, scores
 from tlcourse.freezing import freeze, snapshot
 from tlcourse.history import History
 from tlcourse.optim import param_groups, warmup_cosine
@@ -107,7 +107,6 @@ def run_strategy(
     partition: str = "grouped",
     shifts: Sequence[str] = (),
     corruptions: Sequence[str] = (),
-    severity: int = 3,
     backbone: str = "mobilenet_v2",
     steps: int = 54,
     size: int = 128,
@@ -126,9 +125,8 @@ def run_strategy(
         partition: `"grouped"` or `"official"`, of real images.
         shifts: Other scanners (`phantom.SHIFTS`) by which the simulated test patients are imaged
             and scored as well, as `SCORE/SHIFT`; for simulated images only.
-        corruptions: Ways to spoil the test images (`corruptions.CORRUPTIONS`), scored as well, as
-            `SCORE/NAME@SEVERITY`.
-        severity: Of these corruptions, 1 to 5.
+        corruptions: Ways to spoil the test images, as `NAME@SEVERITY` (`corruptions.corrupt`),
+            scored as well, as `SCORE/NAME@SEVERITY`.
         backbone: A classifier of torchvision.
         steps: Optimizer steps that every strategy gets.
         size: Side in pixels at which the network sees the images.
@@ -161,8 +159,7 @@ def run_strategy(
         "val_auc": validated["auc"],
         "val_loss": validated["loss"],
         **(scores(model, data.test, size) if test else {}),
-        **shifted_scores(model, shifts, size),
-        **corrupted_scores(model, data.test, corruptions, severity, size),
+        **other_scores(model, data.test, shifts, corruptions, size),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},
         **{f"drift/{s}": float(v) for s, v in drift_by_stage(start, model).items()},

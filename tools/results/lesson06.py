@@ -8,10 +8,12 @@ Runs are kept in `build/experiments`, so a stopped publication goes on where it 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from tlcourse import metrics
 from tlcourse.datasets import Split, load_images
@@ -24,7 +26,7 @@ from tlcourse.runtime import usable_cores
 
 COMMAND = "python -m tools.publish_results 06"
 WORKING = Path("build") / "experiments"
-CHOICE = {
+CHOICE: dict[str, list[Any]] = {
     "seed": [100],
     "augment": ["flip", "move"],
     "lr": [0.0005, 0.001],
@@ -49,7 +51,7 @@ def publish() -> list[Path]:
     name = "phantom" if data.simulated else "breastmnist"
     choice = _work(run_full, Grid(CHOICE), "06_choice")
     augment, lr = choose(choice)
-    recipe = {"augment": [augment], "lr": [lr], "source": [name]}
+    recipe: dict[str, list[Any]] = {"augment": [augment], "lr": [lr], "source": [name]}
     partition = "grouped" if data.simulated else "official"
     own = Grid({"seed": SEEDS, **recipe, "partition": [partition]})
     runs = _work(run_full, own, f"06_detector_{name}")
@@ -90,8 +92,8 @@ def choose(runs: pd.DataFrame) -> tuple[str, float]:
     >>> choose(pd.DataFrame(runs))
     ('flip', 0.3)
     """
-    best = runs.groupby(["augment", "lr"])["val_loss"].mean().reset_index()
-    best = best.loc[best["val_loss"].idxmin()]
+    means = runs.groupby(["augment", "lr"], as_index=False)["val_loss"].mean()
+    best = means.loc[means["val_loss"].idxmin()]
     return str(best["augment"]), float(best["lr"])
 
 
@@ -101,7 +103,7 @@ def tidy_choice(runs: pd.DataFrame, augment: str, lr: float) -> pd.DataFrame:
     return kept.assign(chosen=(kept["augment"] == augment) & (kept["lr"] == lr))
 
 
-def tidy(runs: pd.DataFrame, labels: np.ndarray, *, simulated: bool) -> pd.DataFrame:
+def tidy(runs: pd.DataFrame, labels: NDArray[np.int64], *, simulated: bool) -> pd.DataFrame:
     """Return a row per seed, and one for the mean of their probabilities."""
     table = pd.DataFrame(
         {
@@ -129,8 +131,8 @@ def tidy(runs: pd.DataFrame, labels: np.ndarray, *, simulated: bool) -> pd.DataF
         "seconds": table["seconds"].sum(),
     }
     nothing = {"val_loss": np.nan, "val_auc": np.nan}
-    together = {**table.iloc[0].to_dict(), **nothing, **scores, "seed": "ensemble"}
-    return pd.concat([table, pd.DataFrame([together])], ignore_index=True)
+    together = table.head(1).assign(**nothing, **scores, seed="ensemble")
+    return pd.concat([table, together], ignore_index=True)
 
 
 def tidy_folds(runs: pd.DataFrame, part: Split, *, simulated: bool) -> pd.DataFrame:
