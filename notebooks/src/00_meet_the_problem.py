@@ -277,6 +277,7 @@ for images, runs in published.groupby("images"):
 # | 03 Replace the head | How do a thousand answers become two? |
 # | 04 Freeze or warm up | Do a new head's first steps wreck what was learned? |
 # | 05 Give each layer its own rate | Should early layers learn more slowly? |
+# | 06 Build the detector | How good is it, honestly? |
 
 # %% [markdown]
 # ## Further reading

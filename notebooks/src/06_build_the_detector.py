@@ -308,7 +308,7 @@ assert abs(metrics.auc(truth, raw) - metrics.auc(truth, test)) < 1e-9
 # network.
 #
 # In the last figure, a dot below the diagonal is a probability that says too much. The line under
-# it tells whether the temperature helped on images it was not fitted on; so few often leave it open.
+# it tells whether the temperature helped on images it was not fitted on. So few may leave it open.
 #
 # ## 4 Look at the worst, then hand it over
 #
@@ -439,14 +439,14 @@ else:
 
 # %% [markdown]
 # **Comparable:** the same official test images. **Not comparable:** network, pixels, start, epochs
-# and number of runs differ all at once, so no row says *why* it is higher. Two start from random
-# weights: to be ahead of these is not our recipe's merit. Each of the 156 images moves the accuracy
-# by more than half a point.
+# and number of runs differ all at once, so no row says *why* it is higher.
 #
-# And all rows share a fault: some test images have a *twin*, the same lesion filmed again, in the
-# training part. A network that saw it may answer from memory. Grouped folds forbid that, so expect
-# their AUC to be lower; and they judge every image. In the simulated set no image has a near copy,
-# and the reason falls away. Lesson 07 measures it. Promise the headline, not the best row.
+# All rows share a fault: some test images have a *twin*, the same lesion filmed again, in the
+# training part, and a network may answer from memory. Grouped folds forbid that, so one expects a
+# lower AUC. Look at the two real lines: is it? They stand on *different* test images, and the
+# official ones are one draw of few: luck that an interval over seeds leaves out. What twins are
+# worth shows on the same images only; that is lesson 07. The headline judges every image by a
+# network that saw none of its kin. Promise that, not the best row.
 
 # %% [markdown]
 # ## Key points
