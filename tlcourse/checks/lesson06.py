@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.machinery import CheckFailed, call, check, close, number, require
+from tlcourse.checks.machinery import (
+    CheckFailed,
+    call,
+    check,
+    check_letters,
+    close,
+    number,
+    require,
+)
 
 PROTOCOLS = {
     "A": "A chooses a rate on validation images; the test images judge the chosen one alone",
@@ -23,15 +31,8 @@ LEAKING = frozenset("BDE")
 @check("three of the five: in which of them does a test image help, before it judges?")
 def check_leaks(answer: str) -> str:
     """Check which protocols, by letter, let test images help; such as "AB"."""
-    require(isinstance(answer, str), f"expected letters such as 'AB', got {type(answer).__name__}")
-    letters = [letter for letter in answer.upper() if letter.isalpha()]
-    strange = sorted(set(letters) - set(PROTOCOLS))
-    require(letters and not strange, f"expected letters from A to E, got {answer!r}")
-    for letter in sorted(set(letters) - LEAKING):
-        raise CheckFailed(f"{letter} is sound: {PROTOCOLS[letter]}")
-    missing = LEAKING - set(letters)
-    require(not missing, f"{len(missing)} more: where else does a test image choose, or teach?")
-    return "; ".join(PROTOCOLS[letter] for letter in sorted(LEAKING))
+    more = "where else does a test image choose, or teach?"
+    return check_letters(answer, PROTOCOLS, LEAKING, verdict="is sound", more=more)
 
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])

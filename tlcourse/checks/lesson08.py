@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcourse.checks.machinery import CheckFailed, call, check, close, number, require
+from tlcourse.checks.machinery import call, check, check_letters, close, number, require
 
 NAMES = ("slide03_cell031.png", "slide07_cell002.jpg", "slide12_cell110.png")
 SLIDES = (3, 7, 12)
@@ -49,15 +49,8 @@ REFUSED = frozenset("BCE")
 @check("three of the five: with which of them could the two halves not be one training?")
 def check_refused(answer: str) -> str:
     """Check which second calls, by letter, are refused as another training; such as "AB"."""
-    require(isinstance(answer, str), f"expected letters such as 'AB', got {type(answer).__name__}")
-    letters = [letter for letter in answer.upper() if letter.isalpha()]
-    strange = sorted(set(letters) - set(CHANGES))
-    require(letters and not strange, f"expected letters from A to E, got {answer!r}")
-    for letter in sorted(set(letters) - REFUSED):
-        raise CheckFailed(f"{letter} is let through: {CHANGES[letter]}")
-    missing = REFUSED - set(letters)
-    require(not missing, f"{len(missing)} more: what else would change the steps already made?")
-    return "; ".join(CHANGES[letter] for letter in sorted(REFUSED))
+    more = "what else would change the steps already made?"
+    return check_letters(answer, CHANGES, REFUSED, verdict="is let through", more=more)
 
 
 @check("images times the numbers of one image (np.prod of the shape) times 4 bytes")

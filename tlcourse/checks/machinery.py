@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, ParamSpec, cast
 
 P = ParamSpec("P")
@@ -135,3 +135,34 @@ def close(value: float, expected: float, tolerance: float = 1e-3) -> bool:
     True
     """
     return abs(value - expected) <= tolerance * max(1.0, abs(expected))
+
+
+def check_letters(
+    answer: object, meanings: Mapping[str, str], right: frozenset[str], *, verdict: str, more: str
+) -> str:
+    """Check which letters of a list were chosen, such as "AB"; return what the right ones mean.
+
+    Args:
+        answer: What the learner wrote.
+        meanings: What is to be said of each letter.
+        right: The letters that belong in the answer.
+        verdict: What is said between a wrong letter and its meaning, such as "is sound".
+        more: What to ask whoever lacks a letter.
+
+    Raises:
+        CheckFailed: If the answer is no text, names another letter, or is not complete.
+
+    >>> meanings = {"A": "A is odd", "B": "B is even"}
+    >>> check_letters("b", meanings, frozenset("B"), verdict="is not", more="which?")
+    'B is even'
+    """
+    require(isinstance(answer, str), f"expected letters such as 'AB', got {type(answer).__name__}")
+    letters = [letter for letter in str(answer).upper() if letter.isalpha()]
+    strange = sorted(set(letters) - set(meanings))
+    span = f"{min(meanings)} to {max(meanings)}"
+    require(letters and not strange, f"expected letters from {span}, got {answer!r}")
+    for letter in sorted(set(letters) - right):
+        raise CheckFailed(f"{letter} {verdict}: {meanings[letter]}")
+    missing = right - set(letters)
+    require(not missing, f"{len(missing)} more: {more}")
+    return "; ".join(meanings[letter] for letter in sorted(right))

@@ -31,7 +31,7 @@ def all_images(source: str, views: int = 1) -> Split:
         views: Images of a simulated patient; of real ones, leave it at 1.
     """
     data = image_set(source) if views == 1 else load_images(source, views=views)
-    return join(join(data.train, data.val), data.test)
+    return join(data.development, data.test)
 
 
 @cache
