@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import contenders, peers
+from benchmarks import contenders, peers, sets
 from benchmarks.contenders import BARE, COURSE, PEERS, UNCACHED
 from benchmarks.jobs import BOUNDARY, Job, Measured, clocked, network
 from benchmarks.ratios import ALLOWED, FASTEST, allowed, table
@@ -133,3 +133,20 @@ def test_the_clock_of_the_frozen_part_covers_every_forward_and_leaves_no_hook():
     with clocked(model, replace(job, cache=True)) as spent:
         model(images)
     assert spent == []
+
+
+def test_what_images_cost_is_measured_beside_a_load(capsys):
+    assert sets.main(["--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in sets.works(2))
+
+
+def test_loads_are_ratios_within_a_round(monkeypatch):
+    own, beside = iter([2.0, 4.0, 6.0] * 4), iter([1.0, 4.0, 2.0] * 4)
+    monkeypatch.setattr(
+        sets, "processor_seconds", lambda work: next(beside if work is sets.load else own)
+    )
+    monkeypatch.setattr(sets, "works", lambda images: {"nothing": lambda: None})
+    row = sets.table(20, 3).iloc[0]
+    assert row["seconds"] == 4.0
+    assert [row["loads_min"], row["loads"], row["loads_max"]] == [1.0, 2.0, 3.0]

@@ -206,7 +206,8 @@ def test_a_maker_may_build_groups_from_the_model_itself(data, spied):
         data,
         optimizer=lambda _: Spy(optim.param_groups(model, head_lr=1.0, backbone_lr=0.5), lr=1.0),
     )
-    assert spied[-1] == [0.5] * (len(spied[-1]) - 1) + [1.0]
+    rates = np.array(spied)  # as many as the test made: where it diverges depends on the machine
+    assert rates[:, :-1] == pytest.approx(np.repeat(0.5 * rates[:, -1:], rates.shape[1] - 1, 1))
     assert exact(model.state_dict()) == before
 
 

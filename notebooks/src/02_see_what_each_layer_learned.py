@@ -358,7 +358,7 @@ drift = drift_by_stage(before, tuned)
 print(pd.DataFrame({"CKA": alike["fine-tuned"], "drift of weights": drift}).loc[names].round(3))
 assert alike["fine-tuned"]["stem"] > alike["fine-tuned"]["stage5"] + 0.3
 assert all(
-    alike["fine-tuned"][s] > alike["random"][s] + 0.2 for s in ("stage1", "stage2", "stage3")
+    alike["fine-tuned"][s] > alike["random"][s] + 0.1 for s in ("stage1", "stage2", "stage3")
 )
 assert drift["stage5"] > 2 * drift["stage1"]
 
