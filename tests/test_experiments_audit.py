@@ -53,6 +53,12 @@ def test_only_the_published_recipe_moves_statistics(monkeypatch):
     assert moved == {"MobileNetV2": True, "Linear": False}
 
 
+def test_where_statistics_move_fewer_epochs_are_allowed(monkeypatch):
+    monkeypatch.setattr(audit, "MOST_MOVING", 1)
+    assert run_probe_step("as published", seed=0, most=2)["epochs"] == 1
+    assert run_probe_step("statistics held", seed=0, most=2)["epochs"] == 2
+
+
 def test_padding_puts_the_image_into_the_middle_of_black():
     padded = audit._padded(np.full((2, 27, 27), 9, np.uint8))
     assert padded.shape == (2, 48, 48)
