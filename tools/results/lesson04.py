@@ -8,7 +8,6 @@ cluster, fill the same tables ahead with `tlcourse experiments GRID.json --sched
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ import pandas as pd
 import torch
 
 from tlcourse.datasets import load_images
-from tlcourse.experiments import Grid, read_runs, run_grid
+from tlcourse.experiments import Grid
 from tlcourse.experiments.strategies import run_strategy
 from tlcourse.results import save_table
-from tlcourse.runtime import usable_cores
+from tools.results.working import completed
 
 COMMAND = "python -m tools.publish_results 04"
-RATES = Path("data") / "experiments" / "04_rates.toml"
-WORKING = Path("build") / "experiments"
 FUNCTION = "tlcourse.experiments.strategies:run_strategy"
+RATES = Path("data") / "experiments" / "04_rates.toml"
 SEEDS = list(range(5))
 SIZES = [50, 100, 200, None]
 OFFICIAL = ("scratch", "frozen", "cold", "warmup")
@@ -44,9 +42,12 @@ def publish() -> list[Path]:
     torch.set_num_threads(1)  # the workers share the cores; what runs here shall not crowd them
     data = load_images("breast")
     name = "phantom" if data.simulated else "breastmnist"
-    rates = _work(Grid.from_file(RATES), "04_rates")
+    rates = completed(run_strategy, Grid.from_file(RATES), "04_rates")
     chosen = choose_rates(rates)
-    runs = [_work(grid, f"04_strategies_{name}") for grid in grids(rates, chosen, name)]
+    runs = [
+        completed(run_strategy, grid, f"04_strategies_{name}")
+        for grid in grids(rates, chosen, name)
+    ]
     return [
         save_table(
             tidy(rates).assign(chosen=lambda t: t["lr"] == t["strategy"].map(chosen)),
@@ -109,13 +110,3 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     )
     scores = runs.drop(columns=DROPPED, errors="ignore")
     return pd.concat([front, scores.rename(columns=lambda name: name.replace("/", "_"))], axis=1)
-
-
-def _work(grid: Grid, name: str) -> pd.DataFrame:
-    """Make the runs that are missing; leave the grid beside their table."""
-    WORKING.mkdir(parents=True, exist_ok=True)
-    table = WORKING / f"{name}.jsonl"
-    text = json.dumps({"function": FUNCTION, "factors": grid.factors}, indent=1)
-    (WORKING / f"{name}_{len(grid)}.json").write_text(text, encoding="utf-8")
-    run_grid(run_strategy, grid, table, workers=usable_cores())
-    return read_runs(table, grid)

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 
 from tlcourse import metrics
 from tlcourse.datasets import Split, load_images
-from tlcourse.experiments import Grid, read_runs, run_grid
-from tlcourse.experiments.attempts import Function
+from tlcourse.experiments import Grid
 from tlcourse.experiments.full import run_fold, run_full
 from tlcourse.experiments.scoring import all_images, image_set
 from tlcourse.results import save_table
-from tlcourse.runtime import usable_cores
+from tools.results.working import completed
 
 COMMAND = "python -m tools.publish_results 06"
-WORKING = Path("build") / "experiments"
 CHOICE: dict[str, list[Any]] = {
     "seed": [100],
     "augment": ["flip", "move"],
@@ -49,14 +47,14 @@ def publish() -> list[Path]:
     torch.set_num_threads(1)  # the workers share the cores; what runs here shall not crowd them
     data = load_images("breast")
     name = "phantom" if data.simulated else "breastmnist"
-    choice = _work(run_full, Grid(CHOICE), "06_choice")
+    choice = completed(run_full, Grid(CHOICE), "06_choice")
     augment, lr = choose(choice)
     recipe: dict[str, list[Any]] = {"augment": [augment], "lr": [lr], "source": [name]}
     partition = "grouped" if data.simulated else "official"
     own = Grid({"seed": SEEDS, **recipe, "partition": [partition]})
-    runs = _work(run_full, own, f"06_detector_{name}")
+    runs = completed(run_full, own, f"06_detector_{name}")
     dealt = Grid({"by": ["group"], "seed": DEALINGS, "fold": FOLDS, **recipe})
-    folds = _work(run_fold, dealt, f"06_folds_{name}")
+    folds = completed(run_fold, dealt, f"06_folds_{name}")
     labels = image_set(name, partition).test.labels
     about = f"{SETTING}; augmentation {augment!r} and rate {lr:g} as chosen in 06_choice"
     return [
@@ -152,11 +150,3 @@ def tidy_folds(runs: pd.DataFrame, part: Split, *, simulated: bool) -> pd.DataFr
         for run in runs.to_dict("records")
     ]
     return pd.concat(tables).sort_values(["seed", "image"], ignore_index=True)
-
-
-def _work(function: Function, grid: Grid, name: str) -> pd.DataFrame:
-    """Make the runs that are missing."""
-    WORKING.mkdir(parents=True, exist_ok=True)
-    table = WORKING / f"{name}.jsonl"
-    run_grid(function, grid, table, workers=usable_cores())
-    return read_runs(table, grid)

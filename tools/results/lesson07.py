@@ -13,18 +13,16 @@ import pandas as pd
 import torch
 
 from tlcourse.datasets import load_images
-from tlcourse.experiments import Grid, read_runs, run_grid
-from tlcourse.experiments.attempts import Function
+from tlcourse.experiments import Grid
 from tlcourse.experiments.audit import MOST_EPOCHS, MOST_MOVING, STEPS, run_probe_step
 from tlcourse.experiments.full import run_fold
 from tlcourse.experiments.named import NAMED
 from tlcourse.experiments.starts import run_start
 from tlcourse.experiments.strategies import run_strategy
 from tlcourse.results import load_table, save_table
-from tlcourse.runtime import usable_cores
+from tools.results.working import completed
 
 COMMAND = "python -m tools.publish_results 07"
-WORKING = Path("build") / "experiments"
 SEEDS = list(range(5))
 FOLDS = list(range(5))
 RATES: dict[str, list[Any]] = {
@@ -79,10 +77,10 @@ def _save(table: pd.DataFrame, name: str, kind: str, note: str) -> Path:
 
 
 def _starts(name: str) -> pd.DataFrame:
-    rates = _work(run_start, Grid(RATES), "07_rates")
+    rates = completed(run_start, Grid(RATES), "07_rates")
     kept = rates.loc[rates.groupby("start")["val_loss"].idxmin()]
     runs = pd.concat(
-        _work(run_start, Grid({"seed": SEEDS, "images": SIZES, "start": [start], "lr": [lr],
+        completed(run_start, Grid({"seed": SEEDS, "images": SIZES, "start": [start], "lr": [lr],
                                "source": [name]}), f"07_starts_{name}")
         for start, lr in zip(kept["start"], kept["lr"], strict=True)
     )  # fmt: skip
@@ -100,7 +98,7 @@ def _shift(name: str) -> pd.DataFrame:
     ways = [{**_as_data(way), "lr": float(rates[way])} for way in WAYS]
     grid = Grid({"seed": SEEDS, "images": [None], "strategy": ways, "source": [name],
                  "corruptions": [asked]})  # fmt: skip
-    runs = _work(run_strategy, grid, f"07_shift_{name}")
+    runs = completed(run_strategy, grid, f"07_shift_{name}")
     rows = [
         {"way": run["strategy"]["name"], "seed": run["seed"], "shift": shift.split("@")[0],
          "severity": 0 if shift == "none" else SEVERITY,
@@ -119,20 +117,12 @@ def _as_data(way: str) -> dict[str, Any]:
 def _leak(name: str) -> pd.DataFrame:
     grid = Grid({"seed": SEEDS, "fold": FOLDS, "by": ["image", "group"], "source": [name],
                  "views": [VIEWS[name]], **SHORT})  # fmt: skip
-    runs = _work(run_fold, grid, f"07_leak_{name}")
+    runs = completed(run_fold, grid, f"07_leak_{name}")
     return runs[["by", "seed", "fold", "auc", "accuracy", "shared", "train_seconds"]].copy()
 
 
 def _probes(name: str) -> pd.DataFrame:
     grid = Grid({"seed": SEEDS, "step": list(STEPS), "source": [name]})
-    runs = _work(run_probe_step, grid, f"07_probe_{name}")
+    runs = completed(run_probe_step, grid, f"07_probe_{name}")
     columns = ["step", "seed", "accuracy", "auc", "majority", "majority_said", "epochs"]
     return runs[columns].copy()
-
-
-def _work(function: Function, grid: Grid, name: str) -> pd.DataFrame:
-    """Make the runs that are missing."""
-    WORKING.mkdir(parents=True, exist_ok=True)
-    table = WORKING / f"{name}.jsonl"
-    run_grid(function, grid, table, workers=usable_cores())
-    return read_runs(table, grid)
