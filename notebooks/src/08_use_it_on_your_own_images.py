@@ -93,7 +93,7 @@ data
 my_hardest = ...  # "lymphocyte", "monocyte" or "neutrophil"
 
 # %%
-recipe = dict(strategy="frozen", epochs=20, size=96, progress=False)
+recipe = {"strategy": "frozen", "epochs": 20, "size": 96, "progress": False}
 outcome = detectors.train_detector(data, "first", **recipe)
 page = reports.write_report("first")
 print(outcome, f"report: {page}, {page.stat().st_size // 1000} kB", sep="\n")

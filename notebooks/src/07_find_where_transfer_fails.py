@@ -65,37 +65,41 @@ my_shuffled = ...  # test AUC of the shuffled start with all training images
 
 # %%
 starts = pd.concat([load_table(f"07_starts_{s}") for s in SETS])
-for images, runs in starts.groupby("images"):
-    ax = plots.learning_curves(
-        runs,
-        x="n",
-        group="start",
-        title=f"{images} scans: without its filters, the pretrained start is worth little",
-        xlabel="training images (log scale)",
-        guess=(runs["n"].max(), my_shuffled),
-        ylim=(0.4, 1),
-        chance=0.5,
-    )
-    plots.show(ax, alt=f"Test AUC by training images, {images} scans: imagenet above three others")
-
-# %%
 auc = starts.pivot(index=["images", "n", "seed"], columns="start", values="auc").dropna()
-rivals = ["shuffled", "scratch", "small"]
+rivals = ["scratch", "shuffled", "small"]
 ahead = auc[rivals].rsub(auc["imagenet"], axis=0).groupby(["images", "n"])
 gains = ahead.agg(metrics.mean_interval)
+for images, runs in starts.groupby("images"):
+    over = gains.loc[images, runs["n"].max()].map(lambda gain: gain.estimate)
+    title = f"{images}: {over['scratch']:.2f} ahead of scratch, only {over['small']:.2f} of small"
+    guess = (runs["n"].max(), my_shuffled)
+    look = {"title": title, "xlabel": "training images (log scale)", "ylim": (0.4, 1)}
+    ax = plots.learning_curves(runs, x="n", group="start", guess=guess, chance=0.5, **look)
+    plots.show(ax, alt=f"Test AUC by training images, {images} scans: scratch far below the others")
+
+# %%
 print("AUC that imagenet gains over")
 print(gains.map(lambda gain: f"{gain} {gain.verdict}").to_string())
-for key, runs in auc.groupby(["images", "n"]):
-    filters = metrics.paired_mean_interval(runs["shuffled"], runs["scratch"])
-    print("shuffled minus scratch", *key, filters, filters.verdict)
-crossed = gains.map(lambda gain: gain.verdict) != "better"
-print("sizes at which imagenet is not ahead:", crossed.sum().to_dict())
-assert not crossed.xs(546, level="n").any(axis=None)
+sizes = auc["shuffled"].sub(auc["scratch"]).groupby(["images", "n"]).agg(metrics.mean_interval)
+print("shuffled minus scratch", sizes.map(lambda gain: f"{gain} {gain.verdict}"), sep="\n")
+shown = gains.map(lambda gain: gain.verdict == "better")
+assert shown.xs(546, level="n").all(axis=None)
+means = gains.map(lambda gain: gain.estimate).xs(546, level="n")
+assert (means["scratch"] > 2 * means["small"]).all()
+assert shown["small"].loc["simulated"].all()
+assert not shown["small"].loc["real"].all()
+assert sizes.loc["real", 546].verdict == "better"
 
 # %% [markdown]
-# A count above zero is a *crossing*. With all images *imagenet* leads every rival on both sets: not
-# the size of its numbers, nor that of the network, but the filters explain it. (54 steps are few;
-# with many more, the others get further.)
+# With all images *imagenet* leads every rival on both sets: its filters are worth something. But
+# see how much of the gain over *scratch* is left over *small*. A random MobileNetV2 learns next to
+# nothing in so few steps; the small network does. On real scans the two even *cross*: with fewer
+# images no lead is shown. And *shuffled* beats *scratch* there, so part of the gain is only the
+# sizes of the numbers (Raghu et al. found the same). On simulated scans that stays open, and the
+# lead over *small* holds at each number of images.
+#
+# A gain is only as good as the rival it was measured against. (With many more steps the others get
+# further.)
 #
 # ## 2 Another scanner
 #
@@ -133,25 +137,39 @@ plots.show(axes, alt="A scan as it is, and noisy, blurred, coarse, flat and dark
 # %%
 after, lost = {}, {}
 for name, runs in tables.items():
-    ax = plots.stage_curves(runs, "shift", "auc", "way", title=f"{name}: who keeps its score?")
-    plots.show(ax, alt=f"Test AUC by kind of shift, {name}: three ways of training")
     by_shift = runs.pivot(index="seed", columns=["way", "shift"], values="auc")
     for way in NAMES.values():
         after[name, way] = by_shift[way].drop(columns="none").mean(axis=1)
         lost[name, way] = by_shift[way]["none"] - after[name, way]
+    losses = {way: lost[name, way].mean() for way in NAMES.values()}
+    keeper = min(losses, key=losses.get)
+    title = f"{name}: {keeper} lost least, {losses[keeper]:.2f} on average"
+    ax = plots.stage_curves(runs, "shift", "auc", "way", title=title)
+    plots.show(ax, alt=f"Test AUC by kind of shift, {name}: three ways of training")
 
 # %%
 print("AUC, mean over the shifts; you said:", "-" if my_keeper is ... else my_keeper)
+more, left = {}, {}
 for name, way in lost:
+    more[way, name] = metrics.paired_mean_interval(lost[name, way], lost[name, "frozen"])
+    left[way, name] = metrics.paired_mean_interval(after[name, way], after[name, "frozen"])
     loss = metrics.mean_interval(lost[name, way])
-    more = metrics.paired_mean_interval(lost[name, way], lost[name, "frozen"])
-    left = metrics.paired_mean_interval(after[name, way], after[name, "frozen"])
-    print(f"{name}, {way}: lost {loss}; against frozen: lost {more}, left {left}")
-    assert loss.estimate > 0
+    print(f"{name}, {way}: lost {loss}; against frozen: lost {more[way, name]}", end="; ")
+    print(f"has {left[way, name]} afterwards")
+    assert loss.low > 0
+lpft, spoiled = "freeze then unfreeze", "breastmnist, spoiled"
+assert more["cold", spoiled].low > 0
+assert all(more[lpft, name].high > 0 for name in tables)  # nowhere shown to lose less
+assert min(more[lpft, name].low for name in tables if "phantom" in name) > 0
+assert all(left["cold", name].verdict == "open" for name in tables)
 
 # %% [markdown]
-# Read two things: what is lost, and what is left. Who loses least need not be best afterwards.
-# Where an interval holds zero, five seeds neither confirm the paper nor refute it.
+# Read two things: what is lost, and what is *left*. That fine-tuning loses more than a frozen head
+# shows on spoiled real scans only; elsewhere five seeds leave it open. That LP-FT loses least has
+# no support here: on simulated scans it loses *more*. (Half of its few steps go to the head; with
+# more, it may do better.) And nowhere is *cold* shown to be better or worse than *frozen*
+# afterwards: who loses least started lower. A finding holds for its images, its network and its
+# steps; on yours, measure.
 #
 # ## 3 Your data leak
 #
@@ -263,7 +281,7 @@ for name, runs in worth.items():
     bars[name] = metrics.fold_interval(auc["by image"], auc["by group"], folds=5)
 title = "Relatives across folds add points that no new patient gives"
 guess = {"frozen features, here": my_worth}
-look = dict(xlabel="points of AUC (of 100) added", ylabel="trained", guess=guess)
+look = {"xlabel": "points of AUC (of 100) added", "ylabel": "trained", "guess": guess}
 ax = plots.score_bars(bars, title=title, colours=dict.fromkeys(bars, "black"), **look)
 ax.axvline(0, color="black", linewidth=1)
 plots.show(ax, alt="Points of AUC added by dealing image by image, with intervals, all above zero")
@@ -435,7 +453,7 @@ steps = pd.concat([load_table(f"07_probe_{s}") for s in SETS]).rename(columns={"
 for images, runs in steps.groupby("images"):
     both = runs.melt(["step", "seed"], ["accuracy", "AUC"], "score")
     title = f"{images} scans: the probe, repaired step by step"
-    look = dict(xlabel="each step keeps the repairs before it", ylabel="test score")
+    look = {"xlabel": "each step keeps the repairs before it", "ylabel": "test score"}
     ax = plots.stage_curves(both, x="step", y="value", group="score", title=title, **look)
     ax.axhline(runs["majority"].iloc[0], color="black", linewidth=1, linestyle="--")
     plots.show(ax, alt=f"Accuracy and AUC by step, {images} scans; the majority's share dashed")
