@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
-    {"runtime", "allocation", "metrics", "descriptors", "storage", "checkpoints", "corruptions"},
-    {"results", "anatomy"},
+    {"runtime", "allocation", "metrics", "descriptors", "storage", "corruptions"},
+    {"results", "anatomy", "checkpoints"},
     {"lesions", "scanner", "bloodcells"},
     {"phantom", "cellshapes"},
     {"datasets", "families", "weights"},

@@ -6,7 +6,6 @@ place in one move. Whenever the process dies, one complete checkpoint is there.
 
 from __future__ import annotations
 
-import os
 import random
 import warnings
 import zlib
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from tlcourse.storage import written_whole
 
 FORMAT = 1
 """Version of the file's layout; a file of another one is refused."""
@@ -46,16 +47,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], settings: Mapping[str,
     True
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    content = {"format": FORMAT, "settings": dict(settings), "state": dict(state)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "settings": dict(settings), "state": dict(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with written_whole(path) as partial:
+            torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # torch reports a failing write as RuntimeError
-        partial.unlink(missing_ok=True)
         kept = "the one before it is kept" if path.is_file() else "there is none yet"
         warnings.warn(
             f"no checkpoint was written to {path} ({error}): {kept}, and the training goes on; "

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tlcourse.runtime import chosen_folder, environment_report, repository_root, versions
+from tlcourse.storage import written_whole
 
 
 class ResultUnavailable(FileNotFoundError):
@@ -57,10 +58,8 @@ def save_table(table: pd.DataFrame, name: str, *, command: str, note: str) -> Pa
         + table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
     )
     path = results_dir() / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 

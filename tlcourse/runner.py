@@ -18,6 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from tqdm.auto import tqdm
 
 from tlcourse.runtime import repository_root
+from tlcourse.storage import written_whole
 
 CELL_TIMEOUT = 600
 """Seconds a single cell may take."""
@@ -163,8 +164,6 @@ def format_table(runs: list[LessonRun]) -> str:
 
 def save_json(runs: list[LessonRun], path: Path) -> None:
     """Write the runs as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
     rows = [{**asdict(run), "passed": run.passed} for run in runs]
-    partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -1,12 +1,15 @@
-"""Fill a large array batch by batch: in memory, or in a file that is only ever complete."""
+"""Write files that are only ever complete; fill a large array batch by batch."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 import tempfile
 import uuid
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -120,3 +123,31 @@ def _check_room(folder: Path, needed: int) -> None:
             f"features need {needed / 2**30:.1f} GB in {folder}, which has {free / 2**30:.1f} GB "
             "free: choose another path, fewer images, a smaller size or a later stage"
         )
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a hidden name beside `path`; what is written there gets its name when the block ends.
+
+    It is flushed to the disk first. After an error, or a kill, `path` is as it was.
+
+    Args:
+        path: The file; its folder is created.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with written_whole(Path(folder) / "note.txt") as partial:
+    ...         _ = partial.write_text("whole")
+    ...     [p.name for p in Path(folder).iterdir()]
+    ['note.txt']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The ending stays last: savers of arrays and tables add or read one.
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

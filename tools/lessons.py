@@ -30,6 +30,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from tlcourse.storage import written_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "notebooks" / "src"
 LEARNER = ROOT / "notebooks"
@@ -167,10 +169,8 @@ def key(cell: NotebookNode) -> tuple[object, ...]:
 
 def write(book: NotebookNode, path: Path) -> None:
     """Write the notebook, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    nbformat.write(book, partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        nbformat.write(book, partial)
 
 
 def build(source: Path, *, run: bool) -> None:

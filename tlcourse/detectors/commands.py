@@ -23,10 +23,10 @@ from tlcourse.datasets.folders import has_image_ending
 from tlcourse.datasets.imagesets import Skipped
 from tlcourse.datasets.loading import NAMES
 from tlcourse.detectors.building import train_detector
-from tlcourse.detectors.files import written_whole
 from tlcourse.detectors.keeping import load_detector
 from tlcourse.detectors.outcomes import PROBABILITY, Outcome
 from tlcourse.experiments.named import named_strategy
+from tlcourse.storage import written_whole
 
 REFUSALS = (OSError, ValueError, WeightsUnavailable, DatasetUnavailable, UnsupportedModel)
 """What arguments and files may be refused with; anything else is a fault of the program."""

@@ -1,17 +1,16 @@
-"""Write files whole or not at all; write and read the content of a detector file."""
+"""Write and read the content of a detector file."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tlcourse import __version__
+from tlcourse.storage import written_whole
 
 KIND = "tlcourse detector"
 FORMAT = 1
@@ -48,34 +47,6 @@ class InvalidDetector(ValueError):
     def __str__(self) -> str:
         remedy = f". {self.remedy}" if self.remedy else ""
         return f"{self.where}: expected {self.expected}; found {self.found}{remedy}"
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path`; what is written there gets its name when the block ends.
-
-    It is flushed to the disk first. After an error, or a kill, `path` is as it was.
-
-    Args:
-        path: The file; its folder is created.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with written_whole(Path(folder) / "note.txt") as partial:
-    ...         _ = partial.write_text("whole")
-    ...     [p.name for p in Path(folder).iterdir()]
-    ['note.txt']
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The ending stays last: savers of arrays and tables add or read one.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_content(path: Path, content: Mapping[str, Any]) -> None:

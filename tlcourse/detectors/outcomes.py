@@ -14,7 +14,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlcourse.detectors.files import written_whole
+from tlcourse.storage import written_whole
 
 KIND = "tlcourse training"
 FORMAT = 1

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from tlcourse.datasets import ImageSet
 from tlcourse.detectors import Detector
-from tlcourse.detectors.files import written_whole
 from tlcourse.metrics import (
     Interval,
     Metric,
@@ -35,6 +34,7 @@ from tlcourse.metrics import (
 )
 from tlcourse.reports.page import DEALINGS, SCORES
 from tlcourse.runtime import versions
+from tlcourse.storage import written_whole
 
 METRICS: dict[str, Metric] = {
     "auc": auc,

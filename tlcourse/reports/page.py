@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tlcourse.detectors import Outcome, read_outcome
-from tlcourse.detectors.files import written_whole
 from tlcourse.detectors.outcomes import DETECTOR
 from tlcourse.reports import pictures
+from tlcourse.storage import written_whole
 
 REPORT = "report.html"
 
