@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 FLOORS = [
-    {"runtime", "allocation", "metrics", "descriptors", "storage", "corruptions"},
+    {"runtime", "errors", "allocation", "metrics", "descriptors", "storage", "corruptions"},
     {"results", "anatomy", "checkpoints"},
     {"lesions", "scanner", "bloodcells"},
     {"phantom", "cellshapes"},

@@ -11,28 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlcourse.datasets.splitting import stratified_choice
+from tlcourse.errors import Unusable
 
 PARTS = ("train", "val", "test")
 PARTITIONS = ("grouped", "official", "patient", "image")
 
 
-class InvalidDataset(ValueError):
-    """Images or labels that cannot be used; says where, what was expected and what came.
-
-    Args:
-        where: The file, folder or part that is at fault.
-        expected: What should be there.
-        found: What is there.
-        remedy: What to do, if that is not plain.
-    """
-
-    def __init__(self, where: object, expected: str, found: str, remedy: str = "") -> None:
-        super().__init__(where, expected, found, remedy)
-        self.where, self.expected, self.found, self.remedy = where, expected, found, remedy
-
-    def __str__(self) -> str:
-        remedy = f". {self.remedy}" if self.remedy else ""
-        return f"{self.where}: expected {self.expected}; found {self.found}{remedy}"
+class InvalidDataset(Unusable):
+    """Images or labels that cannot be used; says where, what was expected and what came."""
 
 
 class Skipped(NamedTuple):

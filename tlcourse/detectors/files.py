@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tlcourse import __version__
+from tlcourse.errors import Unusable
 from tlcourse.storage import written_whole
 
 KIND = "tlcourse detector"
@@ -32,21 +33,13 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 """What a file of format 1 holds beside kind, format and version."""
 
 
-class InvalidDetector(ValueError):
+class InvalidDetector(Unusable):
     """A detector that cannot be written or read; says where, what was expected and what came.
 
     >>> raise InvalidDetector("mine.pt", "a detector file", "a photograph")
     Traceback (most recent call last):
     tlcourse.detectors.files.InvalidDetector: mine.pt: expected a detector file; found a photograph
     """
-
-    def __init__(self, where: object, expected: str, found: str, remedy: str = "") -> None:
-        super().__init__(where, expected, found, remedy)
-        self.where, self.expected, self.found, self.remedy = where, expected, found, remedy
-
-    def __str__(self) -> str:
-        remedy = f". {self.remedy}" if self.remedy else ""
-        return f"{self.where}: expected {self.expected}; found {self.found}{remedy}"
 
 
 def write_content(path: Path, content: Mapping[str, Any]) -> None:
