@@ -32,7 +32,9 @@ def test_every_step_trains_and_scores(step):
 
 
 def test_an_unknown_step_is_refused():
-    with pytest.raises(ValueError, match=r"expected a step of as published.*; got 'all'"):
+    with pytest.raises(
+        ValueError, match=r"expected a step of stopped.*, as published.*; got 'all'"
+    ):
         run_probe_step("all", seed=0)
 
 
@@ -49,13 +51,15 @@ def test_only_the_published_recipe_moves_statistics(monkeypatch):
 
     monkeypatch.setattr(audit, "train_until_worse", noting)
     run_probe_step("as published", seed=0)
+    assert moved == {"MobileNetV2": True}
     run_probe_step("statistics held", seed=0)
     assert moved == {"MobileNetV2": True, "Linear": False}
 
 
 def test_where_statistics_move_fewer_epochs_are_allowed(monkeypatch):
-    monkeypatch.setattr(audit, "MOST_MOVING", 1)
-    assert run_probe_step("as published", seed=0, most=2)["epochs"] == 1
+    monkeypatch.setattr(audit, "MOST_MOVING", {"stopped at 10 epochs": 1, "as published": 2})
+    assert run_probe_step("stopped at 10 epochs", seed=0, most=3)["epochs"] == 1
+    assert run_probe_step("as published", seed=0, most=3)["epochs"] == 2
     assert run_probe_step("statistics held", seed=0, most=2)["epochs"] == 2
 
 

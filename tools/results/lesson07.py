@@ -14,7 +14,7 @@ import torch
 
 from tlcourse.datasets import load_images
 from tlcourse.experiments import Grid
-from tlcourse.experiments.audit import MOST_EPOCHS, MOST_MOVING, STEPS, run_probe_step
+from tlcourse.experiments.audit import MOST_EPOCHS, MOST_MOVING, PUBLISHED, STEPS, run_probe_step
 from tlcourse.experiments.full import run_fold
 from tlcourse.experiments.named import NAMED
 from tlcourse.experiments.starts import run_start
@@ -65,8 +65,8 @@ def publish() -> list[Path]:
               "patient; MobileNetV2 at 64 px, all layers, 4 epochs, AdamW 1e-3; folds by group or "
               "by image; shared: share of the judged images with a relative in training"),
         _save(_probes(name), f"07_probe_{name}", kind, f"{name}, official parts if real, 28 px but "
-              f"in the last step; MobileNetV2; at most {MOST_MOVING} epochs as published, else "
-              f"{MOST_EPOCHS}; majority_said: share of images answered with the most frequent "
+              f"in the last step; MobileNetV2; at most {MOST_MOVING[PUBLISHED]} epochs as published, "
+              f"later {MOST_EPOCHS}; majority_said: share of images answered with the most frequent "
               "class"),
     ]  # fmt: skip
 
