@@ -65,9 +65,9 @@ def publish() -> list[Path]:
               "patient; MobileNetV2 at 64 px, all layers, 4 epochs, AdamW 1e-3; folds by group or "
               "by image; shared: share of the judged images with a relative in training"),
         _save(_probes(name), f"07_probe_{name}", kind, f"{name}, official parts if real, 28 px but "
-              f"in the last step; MobileNetV2; at most {MOST_MOVING[PUBLISHED]} epochs as published, "
-              f"later {MOST_EPOCHS}; majority_said: share of images answered with the most frequent "
-              "class"),
+              f"in the last step; MobileNetV2; at most {MOST_MOVING[PUBLISHED]} epochs as "
+              f"published, later {MOST_EPOCHS}; majority_said: share of images answered with the "
+              "most frequent class"),
     ]  # fmt: skip
 
 
