@@ -449,28 +449,30 @@ assert early["called malignant"].mean() < 0.15  # of all scans, 0.27 are
 #
 # Here that recipe with MobileNetV2 on the official parts, five seeds: stopped at ten epochs (the
 # paper does not say where its runs stopped), then with more, then repaired step by step. The dashed
-# line is the majority:
+# line is the majority. Which repair gives most? The true score stands where they end:
 
 # %%
 steps = load_table("07_probe").rename(columns={"auc": "AUC"})
 steps["step"] = steps["step"].str.replace(" ", "\n")
-by_step = steps.pivot(index="seed", columns="step", values="accuracy")[steps["step"].unique()]
-stopped, repaired, majority = by_step.iloc[:, 0], by_step.iloc[:, -1], steps["majority"].iloc[0]
-title = f"The probe answers as the majority, {stopped.mean():.4f}; repaired, {repaired.mean():.4f}"
-both = steps.melt(["step", "seed"], ["accuracy", "AUC"], "score")
+scores = steps.pivot(index="seed", columns="step", values=["accuracy", "AUC"])
+stopped, repaired = (scores.xs(steps["step"].iloc[at], axis=1, level="step") for at in (0, -1))
+both, majority = steps.melt(["step", "seed"], ["accuracy", "AUC"], "score"), steps["majority"][0]
+title = (
+    f"Stopped early it answers as the majority; repaired, {repaired['accuracy'].mean():.0%} right"
+)
 look = {"xlabel": "each step keeps the repairs before it", "ylabel": "test score"}
 ax = plots.stage_curves(both, x="step", y="value", group="score", title=title, **look)
 ax.axhline(majority, color="black", linewidth=1, linestyle="--")
 plots.show(ax, alt="Accuracy and AUC by step, both rising; the majority's share dashed")
-print("stopped, seed by seed:", stopped.round(4).tolist(), "majority:", round(majority, 4))
-print("the probe's true score:", metrics.mean_interval(repaired))
-assert np.allclose(stopped, majority, atol=1e-4)
-assert metrics.paired_mean_interval(repaired, stopped).low > 0
+exactly, auc = (
+    np.isclose(stopped["accuracy"], majority).sum(),
+    metrics.mean_interval(stopped["AUC"]),
+)
+print(f"stopped: {exactly} of {len(stopped)} seeds get exactly {majority:.2%}; their AUC: {auc}")
+print("the probe's true accuracy:", metrics.mean_interval(repaired["accuracy"]))
+assert exactly >= 3 and auc.low > 0.5  # three seeds is what the paper has
+assert metrics.paired_mean_interval(repaired["accuracy"], stopped["accuracy"]).low > 0.1
 
-# %% [markdown]
-# On every seed the recipe, stopped early, gets the majority's accuracy and no other: nothing moved,
-# so nothing spread. The probe's true score is where the repairs end.
-#
 # %% [markdown]
 # ## Key points
 #
