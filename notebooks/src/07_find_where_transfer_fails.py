@@ -455,23 +455,20 @@ assert early["called malignant"].mean() < 0.15  # of all scans, 0.27 are
 steps = load_table("07_probe").rename(columns={"auc": "AUC"})
 steps["step"] = steps["step"].str.replace(" ", "\n")
 scores = steps.pivot(index="seed", columns="step", values=["accuracy", "AUC"])
-stopped, repaired = (scores.xs(steps["step"].iloc[at], axis=1, level="step") for at in (0, -1))
+early, last = (scores.xs(steps["step"].iloc[at], axis=1, level="step") for at in (0, -1))
 both, majority = steps.melt(["step", "seed"], ["accuracy", "AUC"], "score"), steps["majority"][0]
-title = (
-    f"Stopped early it answers as the majority; repaired, {repaired['accuracy'].mean():.0%} right"
-)
+title = f"Stopped early, it says what most are; repaired, {last['accuracy'].mean():.0%} are right"
 look = {"xlabel": "each step keeps the repairs before it", "ylabel": "test score"}
 ax = plots.stage_curves(both, x="step", y="value", group="score", title=title, **look)
 ax.axhline(majority, color="black", linewidth=1, linestyle="--")
 plots.show(ax, alt="Accuracy and AUC by step, both rising; the majority's share dashed")
-exactly, auc = (
-    np.isclose(stopped["accuracy"], majority).sum(),
-    metrics.mean_interval(stopped["AUC"]),
+exactly = np.isclose(early["accuracy"], majority).sum()
+print(
+    f"{exactly} of {len(early)} seeds get {majority:.2%}, AUC {metrics.mean_interval(early['AUC'])}"
 )
-print(f"stopped: {exactly} of {len(stopped)} seeds get exactly {majority:.2%}; their AUC: {auc}")
-print("the probe's true accuracy:", metrics.mean_interval(repaired["accuracy"]))
-assert exactly >= 3 and auc.low > 0.5  # three seeds is what the paper has
-assert metrics.paired_mean_interval(repaired["accuracy"], stopped["accuracy"]).low > 0.1
+print("the probe's true accuracy:", metrics.mean_interval(last["accuracy"]))
+assert exactly >= 3  # the paper has three seeds
+assert metrics.paired_mean_interval(last["accuracy"], early["accuracy"]).low > 0.1
 
 # %% [markdown]
 # ## Key points
