@@ -278,6 +278,8 @@ for images, runs in published.groupby("images"):
 # | 04 Freeze or warm up | Do a new head's first steps wreck what was learned? |
 # | 05 Give each layer its own rate | Should early layers learn more slowly? |
 # | 06 Build the detector | How good is it, honestly? |
+# | 07 Find where transfer fails | Where does the gain end? |
+# | 08 Use it on your own images | What do your images need? |
 
 # %% [markdown]
 # ## Further reading

@@ -85,9 +85,10 @@ data
 # It stopped, and said which file and what to do. `skip_bad=True` goes on without it, and every
 # report will name it. Odd sizes were made equal; where any file has colour, all get three channels.
 #
-# Now the whole protocol of lesson 06 in one call: train, choose on validation images, open the test
-# images once, keep a detector; then a report on one page. The backbone is frozen. The classes are
-# of unequal size. Of which class will the smallest share be found?
+# Now lesson 06's order in one call: train, keep the epoch with the lowest validation loss, open the
+# test images once, write a detector; then a report on one page. (Several seeds, a temperature and a
+# card remain yours.) The backbone is frozen. The classes are of unequal size. Of which class will
+# the smallest share be found?
 
 # %% tags=["predict"]
 my_hardest = ...  # "lymphocyte", "monocyte" or "neutrophil"
@@ -146,19 +147,18 @@ lesson08.check_slide_of(slide_of)
 my_auc = ...  # AUC of ImageNet features, 100 training images
 
 # %%
-write_smears("by_slide", 300, seed=8, divided=True)
+write_smears("by_slide", 300, seed=8, divided=True)  # way one: folders
 print(load_images("by_slide", progress=False).partition, "split: kept as it was found")
 cells = simulate_smears(400, seed=8)
-part = Split(cells.images, cells.labels, groups=cells.slides)
+part = Split(cells.images, cells.labels, groups=cells.slides)  # way two: numbers
 pretrained = backbones.load_backbone("mobilenet_v2", weights="imagenet", num_classes=3)
 learned = features.extract_features(pretrained, part.images, progress=False)
 small = part.images.reshape(len(part), 16, 4, 16, 4, 3).mean((2, 4))  # a quarter of each side
 kinds = {"ImageNet features": learned, "pixels": small.reshape(len(part), -1)}
 curve = experiments.learning_curve(kinds, part, [50, 100, 200, None], progress=False)
 gain = experiments.paired_gain(curve, "ImageNet features", "pixels")
-title = "ImageNet features beat pixels on drawn cells, too"
-own = dict(title=title, folds=5, guess=(100, my_auc), chance=0.5, ylabel="held-out AUC")
-ax = plots.learning_curves(curve, **own)
+own = dict(folds=5, guess=(100, my_auc), chance=0.5, ylabel="held-out AUC")
+ax = plots.learning_curves(curve, title="ImageNet features beat pixels on drawn cells, too", **own)
 plots.show(ax, alt="AUC by training images, two rising curves: ImageNet features far above pixels")
 print(f"ImageNet features minus pixels: {gain}: {gain.verdict}")
 assert gain.low > 0.03
@@ -197,7 +197,7 @@ table
 
 # %%
 alone = mock.patch.dict(os.environ, TLCOURSE_OFFLINE="1", TORCH_HOME="an_empty_folder")
-with alone:  # as on a machine without weights and without a network
+with alone:  # pretend, for these lines only: no network, no stored weights
     try:
         backbones.load_backbone("resnet18", weights="imagenet", num_classes=3)
     except backbones.WeightsUnavailable as error:
@@ -214,8 +214,9 @@ assert "place it" in advice
 #     tlcourse train --data smears --skip-bad --strategy frozen --epochs 20 --size 96 --out run
 #
 # After each epoch, all that is needed to go on lies in the folder: weights, the optimizer's memory,
-# the state of chance. Kill it in the middle, then give the same command again. Of the probabilities
-# for the test images, how many will differ from those of section 1, which was never stopped?
+# the state of the random numbers. Kill it in the middle, then give the same command again. Of the
+# probabilities for the test images, how many will differ from those of section 1, which was never
+# stopped?
 
 # %% [markdown] tags=["instructor"]
 # - Say: Killed means killed: no goodbye, no last save. What counts was written before.
@@ -233,7 +234,7 @@ quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 training = subprocess.Popen(command, **quiet)
 while training.poll() is None and not list(Path("run").glob("checkpoints/*.pt")):
     sleep(0.02)
-training.terminate()
+training.kill()
 training.wait()
 print("killed; in the folder:", sorted(path.name for path in Path("run").glob("[!.]*")))
 assert not Path("run/detector.pt").exists()
@@ -272,9 +273,9 @@ my_refused = "BCE"
 lesson08.check_refused(my_refused)
 
 # %% [markdown]
-# The folder holds what lesson 06 made by hand. `tlcourse report run` writes the page, and
-# `tlcourse predict run/detector.pt new` asks the detector about a folder of new images. Here is the
-# latter in Python:
+# The folder holds a detector file as in lesson 06, and its scores. `tlcourse report run` writes the
+# page, and `tlcourse predict run/detector.pt new` asks the detector about a folder of new images.
+# Here is the latter in Python:
 
 # %%
 new = write_smears("new", 6, seed=99)
@@ -290,9 +291,9 @@ told.round(2)
 # once, and goes to a file where it would take too much of the free memory.
 #
 # Is that enough? The published measurement (`benchmarks/scaling.py`): one thousand, ten thousand
-# and a hundred thousand grey images of 64 px, each in a fresh process on two cores. With a hundred
-# thousand, how many megabytes will the process hold at most? (The images alone are 410,
-# in a file on the disk.)
+# and a hundred thousand grey images of 64 px, in a file on the disk (at most 410 megabytes), and
+# three works: compute features, train the head only, train all layers; each in a fresh process on
+# two cores. With a hundred thousand, how many megabytes will the hungriest process hold?
 
 # %% [markdown] tags=["instructor"]
 # - Say: Linear is the good news: measure on a thousand, multiply.
@@ -301,7 +302,7 @@ told.round(2)
 # - Late: Read the two printed lines, skip the grid.
 
 # %% tags=["predict"]
-my_megabytes = ...  # at 100,000 images, all works together: the highest
+my_megabytes = ...  # at 100,000 images: the peak of the hungriest of the three
 
 # %%
 scaling = results.load_table("scaling")
@@ -315,6 +316,7 @@ most = scaling["images"].max()
 print(scaling.pivot(index="images", columns="work", values="peak_mb").round().to_string())
 print("you said:", "nothing" if my_megabytes is ... else my_megabytes)
 assert scaling["peak_mb"].max() < 1500
+# time per image against ten times fewer images
 assert scaling.loc[scaling["images"] == most, "per_image"].between(0.8, 1.25).all()
 
 # %% [markdown]
@@ -348,7 +350,7 @@ assert cached.nbytes == len(part) * np.prod(cached.shape[1:]) * 4
 # A memory map looks like an array and is read from the disk as needed. A *GPU* needs no other code:
 # where there is one, `fit` and `train` use it; `TLCOURSE_DEVICE=cpu` forbids it.
 #
-# For many *trainings* there is the grid: an experiment as data, a row per run, each run made once.
+# For many *trainings* there is the grid: a table of settings, a row per run, each run made once.
 # It may be stopped, too. Here it compares three sizes with two seeds, on two processes.
 
 
