@@ -96,7 +96,7 @@ def runs(rng) -> pd.DataFrame:
 def probes(rng) -> pd.DataFrame:
     rows = [
         (stage, 0.5 + 0.1 * i + 0.01 * rng.normal(), task)
-        for task in ("edge orientation", "texture", "tumour")
+        for task in ("edge orientation", "texture", "cancer")
         for i, stage in enumerate(("stem", "stage1", "head"))
         for _ in range(3)
     ]
@@ -552,14 +552,14 @@ def test_stage_curves_keep_the_order_of_the_network(probes):
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["stem", "stage1", "head"]
     star = next(line for line in ax.lines if line.get_marker() == "*")
     assert star.get_xdata()[0] == 1
-    assert {"edge orientation", "texture", "tumour"} <= set(texts(ax))
+    assert {"edge orientation", "texture", "cancer"} <= set(texts(ax))
     assert len({line.get_marker() for line in ax.lines[:3]}) == 3 or len(ax.containers) == 3
 
 
 def test_stage_curves_chance_per_task_and_shared(probes):
-    levels = {"edge orientation": 0.25, "texture": 0.5, "tumour": 0.5}
+    levels = {"edge orientation": 0.25, "texture": 0.5, "cancer": 0.5}
     written = texts(plots.stage_curves(probes, title="Chance", chance=levels))
-    assert {"chance, edge orientation", "chance, texture and tumour"} <= set(written)
+    assert {"chance, edge orientation", "chance, texture and cancer"} <= set(written)
     assert "chance" in texts(plots.stage_curves(probes, title="Chance", chance=0.5))
     same = texts(plots.stage_curves(probes, title="Chance", chance=dict.fromkeys(levels, 0.5)))
     assert same.count("chance") == 1

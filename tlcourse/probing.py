@@ -139,7 +139,7 @@ def stage_scores(
     number of classes, so that tasks may stand in one picture. The probe and its penalty are the
     same at every stage (`probes.probe`). They were chosen on the last one's features: with a
     penalty chosen for each stage (`kind="tuned"`), MobileNetV2's middle stages gained up to .1 AUC
-    on edges and .06 on textures, its early ones up to .05 on tumours, and late ones stayed ahead.
+    on edges and .06 on textures, its early ones up to .05 on cancer, and late ones stayed ahead.
 
     Args:
         features: Stage name to `(N, C)`, as `features.stage_features` gives.

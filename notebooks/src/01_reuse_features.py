@@ -136,7 +136,7 @@ lesson01.check_standardise(standardise)
 
 # %%
 data = load_images("breast")
-scans = data.development
+scans = data.development  # training and validation images together
 hand_made = classic_features(scans.images)
 blocks = {
     kind: learning_curve({kind: hand_made}, scans, folds=10, kind=kind, seed=0)
@@ -225,7 +225,8 @@ my_baseline = "standardised"
 lesson01.check_baseline(my_baseline, random_scores)
 
 # %% [markdown]
-# Repaired does not mean stronger: which version is strongest is measured, not guessed.
+# Measured statistics need not make better features: which version is strongest is measured, not
+# guessed.
 #
 # Now all four kinds of features, from fifty training scans to all. Each fold draws a subset of
 # each size, the same for every kind. A block that suits one kind of features would favour it, so
@@ -358,7 +359,8 @@ assert extracting < epoch  # forwards only, and only once
 # - An extractor turns images into features; a learning block learns from them. Either can be
 #   exchanged alone.
 # - Whatever prepares the features is fitted on training images only.
-# - Hand-made features shine on the task they were made for, less far from it.
+# - Hand-made features tell textures apart and say something about cancer, too. That ImageNet's say
+#   more is decided on simulated scans only.
 # - ImageNet features beat those of a random network on scans that neither has seen.
 # - Compare with the strongest version of a baseline, over folds, and say what is not decided.
 # - Features are extracted once; then every trial is nearly free.

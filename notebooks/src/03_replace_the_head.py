@@ -219,7 +219,7 @@ report
 # Look at the last column. Batch normalisation keeps lesson 01's running statistics of what passes
 # through it. They are no parameters, so `requires_grad` does not hold them: in train mode every
 # forward pass moves them (`train()` and `eval()` switch how such layers behave). The "frozen"
-# network is no longer the pretrained one. A later lesson measures what that costs. Until then,
+# network is no longer the pretrained one. Lesson 04 measures what that costs. Until then,
 # `freeze` from the package holds weights *and* statistics.
 #
 # ### Exercise 2 (4 minutes)
@@ -391,9 +391,10 @@ assert max(abs(ranked_better.low), abs(ranked_better.high)) < 0.05
 # learned hardly more.
 #
 # Weights find more malignant scans and raise more false alarms, while the AUC hardly moves: they
-# shift the threshold and add no knowledge. *Balanced accuracy* is the mean of the shares found in
-# each class; whether it gains depends on the image set. Ten folds leave notes against probe open.
-# Can thirty, dealt from the same scans, close it?
+# shift the *threshold* (from which probability on a scan is called malignant) and add no knowledge.
+# *Balanced accuracy* is the mean of the shares found in each class; whether it gains depends on the
+# image set. Ten folds leave notes against probe open. Can thirty, dealt from the same scans, close
+# it?
 
 # %%
 always_harmless = (development.labels == 1).mean()
@@ -414,8 +415,7 @@ for images in ("breastmnist", "phantom"):
 
 # %% [markdown]
 # Thirty folds are six dealings of the same scans; they do not count as thirty tries, and the
-# intervals allow for that. So probe and notes are not told apart on either set. The table also
-# holds heads trained for fifty epochs.
+# intervals allow for that. So probe and notes are not told apart on either set.
 #
 # ### Exercise 3 (6 minutes)
 #
@@ -449,8 +449,8 @@ lesson03.check_balanced_weights(balanced_weights)
 #
 # ## Further reading
 #
-# - Doerrich et al., *Rethinking model prototyping through the MedMNIST+ dataset collection*: in its
-#   table the linear probe on BreastMNIST has exactly the accuracy of the majority class.
+# - Doerrich et al., *Rethinking model prototyping through the MedMNIST+ dataset collection*: heads
+#   on twelve medical sets; lesson 07 looks at one row.
 # - [pytorch/pytorch issue 86590](https://github.com/pytorch/pytorch/issues/86590): others who met
 #   frozen layers whose statistics move.
 # - [torchvision: models and pre-trained

@@ -105,9 +105,9 @@ assert bars["same regression"].low > max(3, 2 * bars["new regression"].estimate)
 assert metrics.paired_mean_interval(*lost.values()).low > 2
 
 # %% [markdown]
-# The same regression loses, clearly. A new one wins most of it back; on the real scans it even
-# gains. So moved statistics do not spoil features. They make *other* features than the head learned
-# on: look at CKA (lesson 02). (These intervals are over the passing images
+# The same regression loses, clearly. A new one wins most of it back (on the real scans it even
+# gained, when we ran it). So moved statistics do not spoil features. They make *other* features
+# than the head learned on: look at CKA (lesson 02). (These intervals are over the passing images
 # only; the validation images are few, and the same each time.)
 #
 # The repair is to hold the mode, too: in eval mode the statistics are used and not changed. But
@@ -219,7 +219,8 @@ lesson04.check_rising(rising)
 
 # %% [markdown]
 # The notes behind this course say: raise the *new* layers' rate from zero, so that nothing learned
-# changes drastically. In plain torch, `LambdaLR` takes one function per group. Three ways:
+# changes drastically. In torch an optimizer may hold several *groups* of parameters, each with its
+# own rate, and `LambdaLR` takes one function per group. Three ways:
 #
 # - *cold*: full rate everywhere from the first step
 # - *warmup*: all rates rise
@@ -338,7 +339,7 @@ live = data.with_train(few)
 recipes = {
     "cold": {},
     "warmup": dict(schedule=partial(constant, warmup_steps=4)),
-    "frozen": {},
+    "frozen": {},  # this one and the next start with a frozen backbone
     "freeze then unfreeze": dict(unfreeze_at={"stem": 3}),
 }
 rows = {}
@@ -354,13 +355,12 @@ pd.DataFrame(rows, index=["steps", "CKA with the start", "validation AUC"]).T.ro
 # One seed ranks nothing. The published runs have five, with 50 to all training images: MobileNetV2,
 # AdamW, about 54 steps whatever the number of images. Each way has the rate, of three, that did
 # best on validation images; then the test images were opened. The images are dealt as in these
-# lessons (the official parts are in the table for lesson 06). From how many images on will
-# fine-tuning beat *frozen*? Say it aloud first.
+# lessons. From how many images on will fine-tuning beat *frozen*? Say it aloud first.
 
 # %%
 NAMES = {"cold": "cold", "warmup": "warmup", "lp_ft": "freeze then unfreeze"}
 published = pd.concat([load_table(f"04_strategies_{s}") for s in ("breastmnist", "phantom")])
-published = published[published["split"] != "official"]
+published = published[published["split"] != "official"]  # whose parts leak: see lesson 07
 auc = published.pivot(index=["images", "n", "seed"], columns="strategy", values="auc")
 gains = auc[[*NAMES]].sub(auc["frozen"], axis=0).rename(columns=NAMES)
 lines = gains.melt(ignore_index=False, var_name="way", value_name="gain").reset_index()

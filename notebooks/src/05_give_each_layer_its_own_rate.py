@@ -293,10 +293,10 @@ went.to_frame().T
 # ## 5 Does it pay?
 #
 # The drift obeys. Are the scores any better? The published runs of lesson 04 hold these ways, too,
-# each with the rate, of three, that did best on validation. *Gradual* has one rate, too, but stage
-# after stage joins in. The first table: drift with decay over drift with one rate (*cold*). The
-# second: the test AUC that each way gains on *cold*, seed by seed. In how many of the comparisons
-# will zero lie outside the interval?
+# each with the rate, of three, that did best on validation. *Gradual*, unlike the run above, has
+# one rate for all; stage after stage joins in. The first table: drift with decay over drift with
+# one rate (*cold*). The second: the test AUC that each way gains on *cold*, seed by seed. In how
+# many will zero lie outside the interval?
 
 # %% [markdown] tags=["instructor"]
 # - Say: Let people defend their guess before the table.

@@ -84,7 +84,8 @@ for images, runs in starts.groupby("images"):
 print("AUC that pretrained gains over")
 print(gains.map(lambda gain: f"{gain} {gain.verdict}").to_string())
 sizes = auc["shuffled"].sub(auc["scratch"]).groupby(["images", "n"]).agg(metrics.mean_interval)
-print("shuffled minus scratch", sizes.map(lambda gain: f"{gain} {gain.verdict}"), sep="\n")
+print("\nshuffled minus scratch")
+print(sizes.map(lambda gain: f"{gain} {gain.verdict}").to_string())
 shown = gains.map(lambda gain: gain.verdict == "better")
 assert shown.xs(546, level="n").all(axis=None)
 means = gains.map(lambda gain: gain.estimate).xs(546, level="n")
@@ -140,13 +141,13 @@ for name, runs in tables.items():
     plots.show(ax, alt=f"Test AUC by kind of shift, {name}: three ways of training")
 print("You said:", "nothing" if my_keeper is ... else my_keeper)
 effects, unfrozen = pd.concat(effects), NAMES["lp_ft"]
-print("AUC, mean over the shifts; lost_more, left_more: than frozen", effects.to_string(), sep="\n")
 more, left = (effects[column].unstack() for column in ("lost_more", "left_more"))
 assert all(loss.low > 0 for loss in effects["lost"])
 assert more.loc["real, spoiled", "cold"].low > 0
 assert all(loss.high > 0 for loss in more[unfrozen])  # nowhere shown to lose less
 assert all(more.loc[name, unfrozen].low > 0 for name in more.index if "simulated" in name)
 assert all(kept.verdict == "open" for kept in left["cold"])
+effects.map(str)  # AUC, mean over the shifts; lost_more, left_more: than frozen
 
 # %% [markdown]
 # Read what is lost, and what is *left*. That fine-tuning loses more than a frozen head shows on

@@ -153,8 +153,8 @@ def stage_curves(
     Raises:
         ValueError: If a column, a value or a stage named by guess or reference is missing.
 
-    >>> probes = pd.DataFrame({"stage": ["stem", "head"], "score": [0.6, 0.9], "task": "tumour"})
-    >>> ax = stage_curves(probes, title="Late stages tell tumours apart")
+    >>> probes = pd.DataFrame({"stage": ["stem", "head"], "score": [0.6, 0.9], "task": "cancer"})
+    >>> ax = stage_curves(probes, title="Late stages tell cancer apart")
     >>> [tick.get_text() for tick in ax.get_xticklabels()]
     ['stem', 'head']
     """

@@ -41,10 +41,10 @@ CHANCE = "#555555"
 MARKERS = "osD^vPX<>"
 
 # The first row whose words occur in a name gives its colour: "fine-tuned from ImageNet" is
-# fine-tuned. Tasks wear the colour of what they are about: tumour as malignant, texture as HOG.
+# fine-tuned. Tasks wear the colour of what they are about: cancer as malignant, texture as HOG.
 _MEANINGS = (
     (r"your guess", "yellow"),
-    (r"malignant|tumou?rs?", "vermillion"),
+    (r"malignant|cancers?|tumou?rs?", "vermillion"),
     (r"benign|normal", "blue"),
     (r"fine-?tun\w*", "purple"),
     (r"random|scratch|untrained", "grey"),

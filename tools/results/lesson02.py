@@ -35,7 +35,7 @@ def publish() -> list[Path]:
         f"02_stage_probes_{name}",
         command=COMMAND,
         note=f"{setting}; logistic regression on spatial means after each stage, AUC; {DEALINGS} "
-        "dealings of 3 grouped folds; tumour task on training and validation images; random: 3 "
+        "dealings of 3 grouped folds; cancer task on training and validation images; random: 3 "
         "draws of weights, batch-norm statistics as they come (the probe standardises)",
     )
     networks = save_table(
@@ -54,7 +54,7 @@ def probe_table(data: ImageSet) -> pd.DataFrame:
     tasks = {
         "edge orientation": edge_orientations(),
         "texture": texture_patches(),
-        "tumour": data.development,
+        "cancer": data.development,
     }
     networks = {("pretrained", 0): load_backbone()}
     networks |= {("random", seed): random_network(seed) for seed in SEEDS}
