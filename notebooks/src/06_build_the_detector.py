@@ -68,7 +68,7 @@ EPOCHS = {"frozen": 10, "fine-tuned": 3}  # the frozen recipe is cheap, so it ge
 
 
 def train(recipe, seed):
-    model = backbones.load_backbone("mobilenet_v2", num_classes=data.num_classes, seed=seed)
+    model = backbones.load_backbone("mobilenet_v2", num_classes=2, seed=seed)  # ImageNet
     if recipe == "frozen":
         freezing.freeze(model)
     plan = dict(epochs=EPOCHS[recipe], schedule=optim.warmup_cosine, augment="flip", views=2)
@@ -97,13 +97,13 @@ print(f"its seed 0, had the {len(labels)} validation images been others: {others
 assert chosen == "fine-tuned"
 
 # %% [markdown]
-# Choosing is not proving: the rule takes the higher mean even where three seeds leave the
-# difference open. The last line says how far other validation images might have moved the score.
-# (Near copies are drawn together: they are no independent witnesses.)
+# Choosing is not proving: the rule ranks these two recipes at this size of image; with larger images
+# a frozen network comes much nearer. The last line says how far other validation images might have
+# moved the score. (Near copies are drawn together.)
 #
 # ### Exercise 1 (5 minutes)
 #
-# In which of these do test images do more than judge? Write the letters.
+# In which of these does the test score flatter? Write the letters.
 #
 # - A: five rates are tried; the one with the best validation AUC is tested, once
 # - B: training stops at the epoch with the best test AUC
@@ -215,8 +215,8 @@ print(f"least cost, if every probability were honest: {1 / (1 + 10):.3f}")
 # %% [markdown]
 # An honest probability p should raise the alarm where ten times p exceeds 1 - p, that is from one
 # in eleven on. Look at the brackets: a few malignant scans decide each threshold, so other
-# validation images would have put it elsewhere. The temperature wobbles, too. Nothing better is at
-# hand, so say so.
+# validation images would have put it elsewhere. The temperature wobbles, too. Which of
+# the two is better, so few cannot tell.
 #
 # ## 3 Open the test images, once
 #
@@ -229,7 +229,7 @@ print(f"least cost, if every probability were honest: {1 / (1 + 10):.3f}")
 # %% [markdown] tags=["instructor"]
 # - Say: Sealed, then opened. From here on nobody may change anything, whatever comes out.
 # - Wrong: They want to repair the threshold after seeing the test images.
-# - Ask: Why are the diamonds mostly too good? And why not always?
+# - Ask: Which diamonds are too good, and why? And why not all?
 # - Late: Skip the precision-recall curve, but read the screening line aloud.
 
 # %% tags=["predict"]
@@ -301,7 +301,7 @@ raw = predict(detector.model, data.test.images, size=SIZE)
 title = "Before and after the one number, on the test images"
 both = {"before": raw, f"temperature {temperature:.2f}": test}
 ax = plots.reliability_curve(truth, both, title=title, bins=5, positive=0)
-plots.show(ax, alt="Share malignant against predicted probability, near the diagonal, in five bins")
+plots.show(ax, alt="Share malignant against predicted probability, around the diagonal, five bins")
 change = metrics.paired_difference(metrics.log_loss, truth, test, raw, groups=copies, resamples=200)
 print(f"test loss, after minus before: {change}: {'decided' if change.excludes(0) else 'open'}")
 assert abs(metrics.auc(truth, raw) - metrics.auc(truth, test)) < 1e-9
@@ -333,7 +333,7 @@ my_malignant = ...  # of the eight worst, how many are malignant
 worst = detectors.judging.most_wrong(truth, answers)[:8]
 captions = [f"P(malignant) {test[row, 0]:.2f}" for row in worst]
 pictures, true = data.test.images[worst], truth[worst]
-title = "The most wrong answers, each with its true class"
+title = "The scans whose true class it believed least"
 grid = dict(rows=2, cols=4, title=title, captions=captions)
 axes = plots.image_grid(pictures, true, data.classes, **grid)
 plots.show(axes, alt="Scans with their true class and the probability of malignant they were given")
@@ -346,7 +346,7 @@ accused = np.where(truth == 1, test[:, 0], -np.inf).argmax()
 for row, answer, kind in ((trusted, 1, "malignant"), (accused, 0, "harmless")):
     image, label = data.test.images[row], f"fall of P({data.classes[answer]})"
     heat = inspection.occlusion_map(detector.model, image, answer, size=SIZE, progress=False)
-    axes = plots.heat_map(image, heat, title=f"What misleads it: a {kind} scan", label=label)
+    axes = plots.heat_map(image, heat, title=f"Where hiding moves it: a {kind} scan", label=label)
     plots.show(axes, alt=f"A {kind} scan, and the same coloured by how much hiding costs")
 assert test[trusted, 0] < 0.5 < test[accused, 0]
 
@@ -450,7 +450,8 @@ else:
 #
 # All rows share a fault: some test images have a near copy, the same lesion filmed again, in the
 # training part, and a network may answer from memory. Grouped folds forbid that, so one expects a
-# lower AUC. Look at the two real lines: is it? They stand on *different* test images, and the
+# lower AUC. Look at the two real lines: is it? They stand on *different* test images (one interval
+# is over seeds, the other over folds), and the
 # official ones are one draw of few. What copies are worth shows on the same images only: lesson 07.
 # In the headline a network judges only images of which it saw no copy. Promise that, not the best
 # row.

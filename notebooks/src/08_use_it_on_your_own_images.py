@@ -114,8 +114,9 @@ assert outcome.run["data"]["skipped"]
 # class matters, `train_detector` takes `class_weights="balanced"` (lesson 03).
 #
 # One thing no program sees. These cells come from slides, ten from each, and cells of one slide
-# share stain and light. `load_images` keeps near copies together, but what belongs together without
-# looking alike, only you know: patients, slides, cameras.
+# share stain and light; so the score above is on slides it knew. `load_images` keeps near copies
+# together, but what belongs together without looking alike, only you know: patients, slides,
+# cameras.
 #
 # ### Exercise 1 (5 minutes)
 #
@@ -296,7 +297,7 @@ told.round(2)
 # two cores. With a hundred thousand, how many megabytes will the hungriest process hold?
 
 # %% [markdown] tags=["instructor"]
-# - Say: Linear is the good news: measure on a thousand, multiply.
+# - Say: Linear is the good news: measure on ten thousand, multiply.
 # - Wrong: They fear the images. Look what else takes memory: torch itself, and the features.
 # - Ask: How long would your own set take on this machine? `tlcourse bench` tells.
 # - Late: Read the two printed lines, skip the grid.
@@ -389,7 +390,7 @@ runs.pivot(index="images", columns="seed", values="auc").round(3)
 # - Start with a frozen backbone and folds, against pixels; it takes minutes. Then fine-tune.
 # - Decide rates, epochs and thresholds on validation images; open the test images once.
 # - Train by a command with a folder of its own: it can be killed, and it says what made it.
-# - Measure seconds on a thousand images and multiply.
+# - Measure seconds on ten thousand images and multiply.
 # - Write the card (lesson 06): what it is for, where it fails.
 #
 # ## Further reading
