@@ -97,9 +97,9 @@ print(f"its seed 0, had the {len(labels)} validation images been others: {others
 assert chosen == "fine-tuned"
 
 # %% [markdown]
-# Choosing is not proving: the rule ranks these two recipes at this size of image; with larger images
-# a frozen network comes much nearer. The last line says how far other validation images might have
-# moved the score. (Near copies are drawn together.)
+# Choosing is not proving: the rule ranks these two recipes at this size of image; with larger
+# images a frozen network comes much nearer. The last line says how far other validation images
+# might have moved the score. (Near copies are drawn together.)
 #
 # ### Exercise 1 (5 minutes)
 #

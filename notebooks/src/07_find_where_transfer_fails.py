@@ -430,7 +430,7 @@ assert metrics.mean_interval(early["AUC"]).low > 0.5
 assert early["called malignant"].mean() < 0.15  # of all scans, 0.27 are
 
 # %% [markdown]
-# A head first learns how common the classes are. Stopped there, it answers as the majority does,
+# A head first learns how common the classes are. Stopped there, it answers as the majority,
 # though it ranks better. *Early stopping* ends a training when the validation loss has not improved
 # for some epochs (its *patience*). And the paper's code slows the start: small images in a black
 # frame of 224 pixels, a "frozen" network whose statistics move (lesson 04).
