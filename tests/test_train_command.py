@@ -284,14 +284,14 @@ def test_stages_to_release_are_counted_from_the_head(name, stages):
 # Stopped and started again -------------------------------------------------------------------
 
 
-def start(out):
+def start(out, stdout=subprocess.DEVNULL):
     words = command("--skip-bad", "--lr", "0.001", "0.003", out=out, epochs=8)
     code = "import sys, torch; torch.set_num_threads(1); from tlcourse.__main__ import main; "
     code += f"import tlcourse.detectors.judging as judging; judging.RESAMPLES = {DRAWS}; "
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     line = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *words]
     return subprocess.Popen(
-        line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        line, env=environment, stdout=stdout, stderr=subprocess.DEVNULL, text=True
     )
 
 
@@ -314,9 +314,12 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(pictur
             read_outcome("killed")
     assert main(command("--skip-bad", "--lr", "0.001", out="killed", epochs=8)) == 2
     assert r"lr: [0.001, 0.003] then, [0.001] now" in capsys.readouterr().err
-    assert start("killed").wait() == 0
+    last = start("killed", stdout=subprocess.PIPE)
+    assert "going on with lr-0.001.pt" in last.communicate()[0]
+    assert last.returncode == 0
     words = command("--skip-bad", "--lr", "0.001", "0.003", out="whole", epochs=8)
     assert main(words) == 0
+    assert "going on" not in capsys.readouterr().out
     assert same(weights("killed"), weights("whole"))
     files = [Path(out, "predictions.csv").read_bytes() for out in ("killed", "whole")]
     assert files[0] == files[1]

@@ -149,7 +149,7 @@ my_auc = ...  # AUC of ImageNet features, 100 training images
 
 # %%
 write_smears("by_slide", 300, seed=8, divided=True)  # way one: folders
-print(load_images("by_slide", progress=False).partition, "split: kept as it was found")
+print(load_images("by_slide", progress=False).partition, "split: that of the folders is kept")
 cells = simulate_smears(400, seed=8)
 part = Split(cells.images, cells.labels, groups=cells.slides)  # way two: numbers
 pretrained = backbones.load_backbone("mobilenet_v2", weights="imagenet", num_classes=3)
@@ -233,7 +233,7 @@ line = "train --data smears --skip-bad --strategy frozen --epochs 20 --size 96 -
 command = [sys.executable, "-m", "tlcourse", *line.split()]
 quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 training = subprocess.Popen(command, **quiet)
-while training.poll() is None and not list(Path("run").glob("checkpoints/*.pt")):
+while training.poll() is None and not list(Path("run").glob("checkpoints/[!.]*.pt")):
     sleep(0.02)
 training.kill()
 training.wait()
@@ -247,6 +247,7 @@ resumed = detectors.read_outcome("run")
 differing = int((resumed.probs != outcome.probs).sum())
 guessed = "" if my_differences is ... else f"; you said: {my_differences}"
 print(f"{differing} of {resumed.probs.size} probabilities differ{guessed}")
+assert "going on with" in again.stdout
 assert differing == 0
 
 # %% [markdown]

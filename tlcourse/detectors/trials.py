@@ -73,7 +73,10 @@ def best_trial(
         order.say(
             f"training {i} of {len(order.rates)}: {order.strategy.name}, rate {lr:g} of the head"
         )
-        trial = _train(order, lr, checkpoints / f"lr-{lr!r}.pt")
+        checkpoint = checkpoints / f"lr-{lr!r}.pt"
+        if checkpoint.exists():
+            order.say(f"  going on with {checkpoint.name}, from its last finished epoch")
+        trial = _train(order, lr, checkpoint)
         scores = trial.scores
         order.say(f"  epoch {scores['epoch']} is kept: validation loss {scores['val_loss']:.3f}")
         tried.append(scores)
