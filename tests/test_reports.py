@@ -15,7 +15,7 @@ from tlcourse.__main__ import main
 from tlcourse.datasets.imagesets import Skipped
 from tlcourse.detectors import InvalidOutcome, read_outcome, train_detector
 from tlcourse.detectors.outcomes import write_run, write_worst
-from tlcourse.reports import write_report
+from tlcourse.reports import preview, write_report
 
 CLASSES = ("<b>dark</b>", "light & grey", "3")
 
@@ -158,3 +158,23 @@ def test_the_command_writes_the_page_or_says_what_is_missing(two_classes, tmp_pa
     with pytest.raises(InvalidOutcome, match="missing or damaged"):
         write_report(tmp_path)
     assert main(["report", str(tmp_path)]) == 2
+
+
+def test_a_preview_holds_the_whole_page_closed_to_scripts_and_warns_of_nothing(tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text('<h1 class="a">A & B</h1><script>alert(1)</script>', encoding="utf-8")
+    frames = []
+
+    class Frames(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            frames.append((tag, dict(attrs)))
+
+    Frames().feed(preview(page, height=300).data)
+    (outer, _), (tag, frame) = frames
+    assert (outer, tag) == ("div", "iframe")
+    assert frame["srcdoc"] == page.read_text(encoding="utf-8")
+    assert frame["sandbox"] == ""
+    assert frame["title"]
+    assert "300px" in frame["style"]
+    with pytest.raises(FileNotFoundError):
+        preview(tmp_path / "none.html")

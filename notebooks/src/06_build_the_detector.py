@@ -448,13 +448,13 @@ else:
 # **Comparable:** the same official test images. **Not comparable:** network, pixels, start, epochs
 # and number of runs differ all at once, so no row says *why* it is higher.
 #
-# All rows share a fault: some test images have a near copy, the same lesion filmed again, in the
-# training part, and a network may answer from memory. Grouped folds forbid that, so one expects a
+# All rows share a fault: some test images have a near copy in the training part, and a network may
+# answer from memory. Grouped folds forbid that, so one expects a
 # lower AUC. Look at the two real lines: is it? They stand on *different* test images (one interval
 # is over seeds, the other over folds), and the
 # official ones are one draw of few. What copies are worth shows on the same images only: lesson 07.
-# In the headline a network judges only images of which it saw no copy. Promise that, not the best
-# row.
+# The headline's networks saw no copy of what they judge (but the rate was chosen on some of it).
+# Promise that, not the best row.
 
 # %% [markdown]
 # ## Key points

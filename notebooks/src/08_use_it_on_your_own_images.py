@@ -98,6 +98,7 @@ recipe = {"strategy": "frozen", "epochs": 20, "size": 96, "progress": False}
 outcome = detectors.train_detector(data, "first", **recipe)
 page = reports.write_report("first")
 print(outcome, f"report: {page}, {page.stat().st_size // 1000} kB", sep="\n")
+reports.preview(page)
 
 # %%
 answers = outcome.probs.argmax(axis=1)
@@ -140,9 +141,9 @@ lesson08.check_slide_of(slide_of)
 # yourself, a slide in one of them: `load_images` keeps these. Or, in Python, hand the numbers over
 # as `groups`, and folds will keep them whole (lesson 01).
 #
-# Does ImageNet help on images that are no photographs and no scans? Compare with pixels, in folds
-# by slide. What AUC will frozen features reach with 100 cells? (With three classes it is the mean
-# over one class against the rest.)
+# Are ImageNet's features good for images that are no photographs and no scans? Compare them with
+# pixels, in folds by slide. What AUC will frozen features reach with 100 cells? (With three classes
+# it is the mean over one class against the rest.)
 
 # %% tags=["predict"]
 my_auc = ...  # AUC of ImageNet features, 100 training images
@@ -324,7 +325,8 @@ assert scaling.loc[scaling["images"] == most, "per_image"].between(0.8, 1.25).al
 # %% [markdown]
 # ### Exercise 3 (4 minutes)
 #
-# What will the cached answers of a stage take? They are float32: 4 bytes a number. The shape is
+# What grew in the table is mostly what is kept of each image. How much will the cached answers of
+# a stage take? They are float32: 4 bytes a number. The shape is
 # that of one image's answer, such as `(1280,)` before the head, or `(96, 4, 4)`: 96 maps of 4 by 4.
 
 

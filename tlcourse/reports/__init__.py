@@ -1,5 +1,6 @@
 """Tell what a training came to on one page that opens offline."""
 
 from tlcourse.reports.page import write_report
+from tlcourse.reports.preview import preview
 
-__all__ = ["write_report"]
+__all__ = ["preview", "write_report"]
