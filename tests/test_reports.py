@@ -163,14 +163,9 @@ def test_the_command_writes_the_page_or_says_what_is_missing(two_classes, tmp_pa
 def test_a_preview_holds_the_whole_page_closed_to_scripts_and_warns_of_nothing(tmp_path):
     page = tmp_path / "report.html"
     page.write_text('<h1 class="a">A & B</h1><script>alert(1)</script>', encoding="utf-8")
-    frames = []
-
-    class Frames(HTMLParser):
-        def handle_starttag(self, tag, attrs):
-            frames.append((tag, dict(attrs)))
-
-    Frames().feed(preview(page, height=300).data)
-    (outer, _), (tag, frame) = frames
+    reader = Reader()
+    reader.feed(preview(page, height=300).data)
+    (outer, _), (tag, frame) = reader.tags
     assert (outer, tag) == ("div", "iframe")
     assert frame["srcdoc"] == page.read_text(encoding="utf-8")
     assert frame["sandbox"] == ""
