@@ -325,9 +325,9 @@ assert scaling.loc[scaling["images"] == most, "per_image"].between(0.8, 1.25).al
 # %% [markdown]
 # ### Exercise 3 (4 minutes)
 #
-# What grew in the table is mostly what is kept of each image. How much will the cached answers of
-# a stage take? They are float32: 4 bytes a number. The shape is
-# that of one image's answer, such as `(1280,)` before the head, or `(96, 4, 4)`: 96 maps of 4 by 4.
+# What grew for *features* and *head only* is mostly what is kept of each image. How much will the
+# cached answers of a stage take? They are float32: 4 bytes a number. The shape is that of one
+# image's answer, such as `(1280,)` before the head, or `(96, 4, 4)`: 96 maps of 4 by 4.
 
 
 # %% tags=["exercise"]
@@ -347,6 +347,9 @@ limits = dict(size=64, memory_limit=0, progress=False)  # no memory allowed: it 
 cached = features.cache_features(pretrained, part.images, through="stage4", **limits)
 print(f"{type(cached).__name__} {cached.shape}: {cached.nbytes / 1e6:.1f} MB in a file")
 print("this machine trains on:", runtime.device())
+grown = scaling.pivot(index="work", columns="images", values="peak_mb").diff(axis=1)[most]
+kept = 0.9 * most * 1280 * 4 / 1e6  # from a tenth of the images to all
+assert (grown[["features", "head only"]] / kept).between(0.8, 1.2).all()
 assert isinstance(cached, np.memmap)
 assert cached.nbytes == len(part) * np.prod(cached.shape[1:]) * 4
 
