@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tlcourse import datasets
 from tlcourse.datasets import ImageSet, InvalidDataset, Split, breastmnist, load_images, simulated
@@ -199,6 +200,38 @@ def test_the_environment_forces_simulated_images(calls, real_data, monkeypatch, 
     assert load_images("breast", progress=False).simulated
     assert "TLCOURSE_IMAGES=simulated" in capsys.readouterr().out
     assert not load_images("breastmnist", progress=False).simulated
+
+
+@pytest.mark.parametrize("size", sorted(breastmnist.FILES))
+def test_the_stand_in_comes_in_every_size_of_the_real_set(no_real_set, size):
+    data = load_images("breast", size=size, progress=False)
+    assert data.simulated
+    assert data.test.images.shape[1:] == (size, size)
+    assert ("enlarged to 224 px" in data.source) == (size == 224)
+
+
+@pytest.mark.parametrize("wanted", ["any", "simulated", "real"])
+def test_breast_refuses_one_size_whatever_stands_in_for_it(no_real_set, monkeypatch, wanted):
+    monkeypatch.setenv("TLCOURSE_IMAGES", wanted)
+    with pytest.raises(ValueError, match=r"in \[28, 64, 128, 224\] px, not in 100"):
+        load_images("breast", size=100, progress=False)
+
+
+def test_enlarged_images_are_the_largest_simulated_ones(no_real_set):
+    large, native = (load_images("phantom", n=60, size=size, progress=False) for size in (224, 128))
+    assert (large.train.groups == native.train.groups).all()
+    assert "size=128" in large.source
+    # a bilinear enlargement invents nothing: averaged back, it is the original but for rounding
+    shrunk = np.stack(
+        [np.asarray(Image.fromarray(i).resize((128, 128))) for i in large.test.images]
+    )
+    assert abs(shrunk.astype(int) - native.test.images).mean() < 8
+
+
+@pytest.mark.parametrize("size", [15, 225])
+def test_simulated_images_name_the_sizes_there_are(size):
+    with pytest.raises(ValueError, match=f"from 16 to 224 pixels, got {size}"):
+        load_images("phantom", n=60, size=size, progress=False)
 
 
 def test_the_environment_forbids_the_stand_in(calls, no_real_set, monkeypatch):

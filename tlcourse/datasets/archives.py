@@ -35,7 +35,7 @@ def read_npz(
     images, labels, parts = [], [], []
     for part in PARTS:
         pixels = check_images(f"{path}, {part}_images", arrays[f"{part}_images"])
-        images.append(pixels if size is None else _resize(pixels, size))
+        images.append(pixels if size is None else resize(pixels, size))
         where = f"{path}, {part}_labels"
         labels.append(check_labels(where, arrays[f"{part}_labels"], count=len(pixels)))
         parts += [part] * len(pixels)
@@ -84,8 +84,12 @@ def _broken_archive(path: Path, error: Exception) -> InvalidDataset:
     return InvalidDataset(path, ARCHIVE, found, "Get the file again")
 
 
-def _resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Scale `(N, H, W[, 3])` to `(N, size, size[, 3])`; bilinear with antialiasing."""
+def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Scale `(N, H, W[, 3])` to `(N, size, size[, 3])`; bilinear with antialiasing.
+
+    >>> resize(np.zeros((2, 4, 6), np.uint8), 8).shape
+    (2, 8, 8)
+    """
     if images.shape[1:3] == (size, size):
         return images
     small = [Image.fromarray(p).resize((size, size), Image.Resampling.BILINEAR) for p in images]

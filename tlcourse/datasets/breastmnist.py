@@ -96,9 +96,23 @@ def fetch_breastmnist(size: int = 64, *, retry: bool = True, progress: bool = Tr
     return path
 
 
-def _find(size: int) -> Path | None:
+def check_size(size: int) -> None:
+    """Raise unless BreastMNIST was published with images of this side.
+
+    Args:
+        size: Side in pixels.
+
+    Raises:
+        ValueError: If no such size was published.
+
+    >>> check_size(64)
+    """
     if size not in FILES:
         raise ValueError(f"BreastMNIST is published in {sorted(FILES)} px, not in {size}")
+
+
+def _find(size: int) -> Path | None:
+    check_size(size)
     published = FILES[size]
     for folder in data_dirs():
         path = folder / published.name

@@ -52,7 +52,9 @@ def load_images(
 
     Args:
         name_or_path: One of the names above, or where the images lie.
-        size: Side in pixels. None: 64, but an .npz given by path keeps its own.
+        size: Side in pixels: 28, 64, 128 or 224 of BreastMNIST, whether real or simulated images
+            stand for it; 16 to 224 of "phantom" (`simulated.simulated_set` says which are
+            enlarged). None: 64, but an .npz given by path keeps its own.
         split: "grouped": dealt out 70/10/20, stratified, near copies on one side, because
             published parts leak (BreastMNIST's do: data/README.md). "official": the parts as they
             are published, to compare with published scores. None: "grouped", but a folder with
@@ -102,6 +104,7 @@ def load_images(
         reading: dict[str, Any] = {"size": size, "classes": classes, "skip_bad": skip_bad}
         return _own(Path(name_or_path), split=split, **reading, **dealing)
     _refuse("BreastMNIST", classes=classes, skip_bad=bad)
+    breastmnist.check_size(side)
     path = _breastmnist(str(name_or_path), side, progress)
     if path is None:
         return simulated_set(n, size=side, seed=seed, progress=progress)

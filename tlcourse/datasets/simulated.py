@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.datasets.breastmnist import CLASSES
+from tlcourse.datasets.archives import resize
+from tlcourse.datasets.breastmnist import CLASSES, FILES
 from tlcourse.datasets.imagesets import ImageSet, Split
 from tlcourse.datasets.partitions import deal
 from tlcourse.phantom import Phantom, Shift, simulate
+from tlcourse.scanner import LARGEST_SIZE, SMALLEST_SIZE
 
 NOTICE = (
     "SIMULATED IMAGES: the real BreastMNIST is not in use ({reason}). What follows runs on "
     "simulated ultrasound; its scores say nothing about patients."
 )
+
+LARGEST = max(FILES)
+"""Largest side in pixels, that of the real set; above the simulation's own, images are enlarged."""
 
 
 def simulated_set(
@@ -34,7 +40,7 @@ def simulated_set(
 
     Args:
         n: Number of images.
-        size: Side in pixels.
+        size: Side in pixels, 16 to 224; above 128 the images of 128 are enlarged, as `source` says.
         seed: What the simulation and the dealing start from.
         shift: Another scanner for all images.
         shift_test: Another scanner for the test images alone, in place of `shift`.
@@ -43,17 +49,19 @@ def simulated_set(
 
     Raises:
         InvalidDataset: If there are too few patients to divide.
-        ValueError: If `phantom.simulate` refuses an argument.
+        ValueError: If `size` is out of range or `phantom.simulate` refuses an argument.
 
     >>> data = simulated_set(30, size=32, views=3)
     >>> bool(set(data.train.groups) & set(data.test.groups)), data.simulated
     (False, True)
     """
-    options = {"seed": seed, "size": size, **simulation}
-    scene = simulate(n, shift=shift, progress=progress, **options)
+    if not SMALLEST_SIZE <= size <= LARGEST:
+        raise ValueError(f"expected a size from {SMALLEST_SIZE} to {LARGEST} pixels, got {size}")
+    options = {"seed": seed, "size": min(size, LARGEST_SIZE), **simulation}
+    scene = _simulated(n, size, shift=shift, progress=progress, **options)
     moved = scene
     if shift_test is not None:
-        moved = simulate(n, shift=shift_test, progress=progress, **options)
+        moved = _simulated(n, size, shift=shift_test, progress=progress, **options)
     train, val, test = deal(scene.labels, scene.patients, seed=seed, where="the simulated set")
     return ImageSet(
         name="phantom",
@@ -61,7 +69,7 @@ def simulated_set(
         val=_select(scene, val),
         test=_select(moved, test),
         classes=CLASSES,
-        source=_recipe(n=n, **options, shift=shift, shift_test=shift_test),
+        source=_recipe(size, n=n, **options, shift=shift, shift_test=shift_test),
         license="MIT, as this package: no patient was imaged",
         citation="the tlcourse authors: simulated breast ultrasound",
         partition="patient",
@@ -92,10 +100,16 @@ def _in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+def _simulated(n: int, side: int, **options: Any) -> Phantom:
+    scene: Phantom = simulate(n, **options)
+    return replace(scene, images=resize(scene.images, side))
+
+
 def _select(scene: Phantom, rows: NDArray[np.int64]) -> Split:
     return Split(scene.images, scene.labels, scene.patients, scene.factors).select(rows)
 
 
-def _recipe(**options: object) -> str:
+def _recipe(side: int, **options: object) -> str:
     stated = ", ".join(f"{key}={value!r}" for key, value in options.items() if value is not None)
-    return f"tlcourse.phantom.simulate({stated})"
+    enlarged = "" if side == options["size"] else f", enlarged to {side} px (bilinear)"
+    return f"tlcourse.phantom.simulate({stated}){enlarged}"
