@@ -10,8 +10,10 @@ from torch import nn
 
 from tests.test_training import an_image_set
 from tlcourse import metrics
+from tlcourse.datasets.imagesets import PARTITIONS
 from tlcourse.detectors import Detector
 from tlcourse.reports.card import ModelCard, model_card
+from tlcourse.reports.page import DEALINGS
 
 CLASSES = ("dark", "light | <b>grey</b>")
 HEADINGS = [
@@ -65,6 +67,11 @@ def answers(data, dark=(0.9, 0.1, 0.6, 0.4, 0.2, 0.35, 0.7, 0.05), classes=CLASS
 def card(data, detector=None, probs=None, **said):
     probs = answers(data) if probs is None else probs
     return model_card(detector or a_detector(), data, probs, **SAID | said)
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_it_says_of_every_partition_how_it_came_about(data, partition):
+    assert f"The parts {DEALINGS[partition]}." in card(replace(data, partition=partition))
 
 
 def test_it_has_all_that_a_card_must_have(data):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 from tests.test_train_command import NETWORK, few_draws  # noqa: F401 - a fixture
 from tests.test_training import an_image_set, one_thread  # noqa: F401 - a fixture
 from tlcourse.__main__ import main
-from tlcourse.datasets.imagesets import Skipped
+from tlcourse.datasets.imagesets import PARTITIONS, Skipped
+from tlcourse.datasets.partitions import dealt_by_image
 from tlcourse.detectors import InvalidOutcome, read_outcome, train_detector
 from tlcourse.detectors.outcomes import write_run, write_worst
 from tlcourse.reports import preview, write_report
+from tlcourse.reports.page import DEALINGS
 
 CLASSES = ("<b>dark</b>", "light & grey", "3")
 
@@ -75,6 +78,24 @@ def test_the_page_needs_nothing_from_outside(two_classes):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "url(" not in Path(two_classes, "report.html").read_text(encoding="utf-8")
     assert ("html", {"lang": "en"}) in reader.tags
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_the_page_says_of_every_partition_how_it_came_about(two_classes, tmp_path, partition):
+    folder = Path(shutil.copytree(two_classes, tmp_path / partition))
+    run = read_outcome(folder).run
+    write_run(folder, {**run, "data": {**run["data"], "partition": partition}})
+    _, words = read(write_report(folder))
+    assert f"The parts {DEALINGS[partition]}." in words
+
+
+def test_a_detector_of_torn_patients_is_reported_and_the_page_says_so(few_draws, tmp_path):  # noqa: F811
+    whole = replace(an_image_set(), classes=CLASSES[:2])
+    torn = dealt_by_image(whole)
+    choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
+    train_detector(torn, tmp_path, **choices, lr=1e-3, progress=False)
+    _, words = read(write_report(tmp_path))
+    assert "so every score flatters" in words
 
 
 def test_every_picture_has_a_text_that_tells_its_figures(two_classes):

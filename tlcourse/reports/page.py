@@ -27,7 +27,10 @@ DEALINGS = {
     "strongly with each other were kept in one part",
     "official": "stand as they came: only their maker knows whether one patient is in two of them",
     "patient": "were made by patient: all images of one patient are in one part",
+    "image": "were dealt out image by image, nothing kept together: images of one patient, or near "
+    "copies, stand in two parts, so every score flatters",
 }
+"""What a page says of each of `imagesets.PARTITIONS`."""
 
 
 def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
