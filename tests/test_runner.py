@@ -1,11 +1,15 @@
 import json
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
 from tlcourse import runner
 from tlcourse.runner import LessonRun, format_table, run_lessons
+
+PAUSE = "import time; time.sleep(5)"
 
 
 def notebook(*texts):
@@ -30,6 +34,86 @@ def test_one_failure_does_not_hide_the_rest(tmp_path):
         nbformat.write(notebook(text), tmp_path / f"{name}.ipynb")
     runs = runner.run_lessons(sorted(tmp_path.glob("*.ipynb")), progress=False)
     assert [run.passed for run in runs] == [False, True]
+
+
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """Return a function that puts another command, or a damaged file, behind "python3"."""
+
+    def install(command):
+        folder = tmp_path / "jupyter" / "kernels" / "python3"
+        folder.mkdir(parents=True)
+        spec = {"argv": command, "display_name": "broken", "language": "python"}
+        text = command if isinstance(command, str) else json.dumps(spec)
+        (folder / "kernel.json").write_text(text, encoding="utf-8")
+        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+        monkeypatch.setattr(runner, "START_TIMEOUT", 2, raising=False)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["/no/such/python"], "No such file or directory"),
+        ([sys.executable, "-c", "raise SystemExit(3)"], "Kernel died before replying"),
+        ([sys.executable, "-c", "import time; time.sleep(60)"], "Kernel didn't respond in 2"),
+        ("{damaged", "JSONDecodeError"),
+        ('{"argv": 3}', ""),
+    ],
+)
+def test_a_kernel_that_does_not_start_is_a_verdict(kernel, tmp_path, command, reason):
+    kernel(command)
+    nbformat.write(notebook("1"), tmp_path / "00_a.ipynb")
+    (run,) = run_lessons([tmp_path / "00_a.ipynb"], progress=False)
+    assert run.verdict.startswith("the kernel did not start: ")
+    assert reason in run.verdict
+
+
+def test_a_kernel_that_nobody_installed_is_a_verdict(monkeypatch):
+    def nowhere(_self, name):
+        raise NoSuchKernel(name)
+
+    monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", nowhere)
+    run = runner.run_lesson(Path("sum.ipynb"), notebook("1"))
+    assert run.verdict == "the kernel did not start: NoSuchKernel: No such kernel named python3"
+
+
+def test_a_folder_that_is_gone_is_a_verdict(tmp_path):
+    run = runner.run_lesson(tmp_path / "gone" / "sum.ipynb", notebook("1"))
+    assert run.verdict.startswith("the kernel did not start: ")
+
+
+@pytest.mark.parametrize(
+    ("texts", "place"),
+    [
+        (["1", "import os; os._exit(1)", "2"], "cell 2"),
+        (["import os, threading; threading.Timer(0.2, os._exit, [1]).start()", PAUSE, "2"], "cell"),
+    ],
+)
+def test_a_kernel_that_dies_on_the_way_is_a_verdict(texts, place):
+    run = runner.run_lesson(Path("dies.ipynb"), notebook(*texts))
+    assert run.verdict.startswith(place)
+    assert "the kernel died" in run.verdict
+
+
+def test_a_cell_that_takes_too_long_is_a_verdict(monkeypatch):
+    monkeypatch.setattr(runner, "CELL_TIMEOUT", 1)
+    run = runner.run_lesson(Path("slow.ipynb"), notebook("import time; time.sleep(30)"))
+    assert run.verdict == "cell 1: took over 1 s"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"{}", b"\xff\xfe", b'{"nbformat": 4, "cells": 3}', None]
+)
+def test_a_file_that_is_no_notebook_is_a_verdict_and_the_others_run(tmp_path, content):
+    if content is None:
+        (tmp_path / "00_broken.ipynb").mkdir()
+    else:
+        (tmp_path / "00_broken.ipynb").write_bytes(content)
+    broken, other = tmp_path / "00_broken.ipynb", tmp_path / "01_gone.ipynb"
+    verdicts = [run.verdict for run in run_lessons([broken, other], progress=False)]
+    assert all(verdict.startswith("cannot be read: ") for verdict in verdicts)
 
 
 def test_absent_lessons_are_an_error():

@@ -23,6 +23,9 @@ from tlcourse.storage import written_whole
 CELL_TIMEOUT = 600
 """Seconds a single cell may take."""
 
+START_TIMEOUT = 60
+"""Seconds a kernel may take until it answers."""
+
 
 @dataclass(frozen=True)
 class LessonRun:
@@ -70,13 +73,30 @@ def run_lessons(
         progress: Show a bar that advances with every cell.
 
     Returns:
-        One row per notebook, failures included.
+        One row per notebook, failures included: also of a file that cannot be read and of a
+        kernel that does not start.
     """
-    books = [(path, nbformat.read(path, as_version=4)) for path in paths]
-    total = sum(len(book.cells) for _, book in books)
+    books = [(path, _read(path)) for path in paths]
+    total = sum(len(book.cells) for _, book in books if not isinstance(book, str))
     with tqdm(total=total, unit="cell", disable=not progress) as bar:
-        runs = [run_lesson(path, book, bar) for path, book in books]
+        runs = [
+            LessonRun(path.stem, 0.0, 0.0, book)
+            if isinstance(book, str)
+            else run_lesson(path, book, bar)
+            for path, book in books
+        ]
     return [_judged(run, limit) for run in runs]
+
+
+def _read(path: Path) -> nbformat.NotebookNode | str:
+    """Return the notebook in a file, or the verdict on a file that holds none."""
+    try:
+        book: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+        nbformat.validate(book)
+    # A damaged file makes nbformat raise whatever it stumbles on.
+    except Exception as error:
+        return f"cannot be read: {_reason(error)}"
+    return book
 
 
 def _judged(run: LessonRun, limit: float | None) -> LessonRun:
@@ -95,6 +115,7 @@ def run_lesson(path: Path, book: nbformat.NotebookNode, bar: tqdm | None = None)
     client = NotebookClient(
         book,
         timeout=CELL_TIMEOUT,
+        startup_timeout=START_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_complete=lambda cell, cell_index: bar.update() if bar is not None else None,
@@ -107,18 +128,28 @@ def run_lesson(path: Path, book: nbformat.NotebookNode, bar: tqdm | None = None)
 
 
 def _execute(client: NotebookClient) -> tuple[str, float]:
-    peak = [0.0]
+    """Return verdict and peak memory in MB; whatever goes wrong is a verdict."""
+    peak, place = [0.0], "the kernel did not start"
     try:
         with client.setup_kernel(), _watch_memory(client, peak):
             for index, cell in enumerate(client.nb.cells):
+                place = f"cell {index + 1}"
                 client.execute_cell(cell, index)
-    except CellExecutionError as error:
-        return f"cell {index + 1}: {error.ename}: {error.evalue}", peak[0]
-    except CellTimeoutError:
-        return f"cell {index + 1}: took over {CELL_TIMEOUT} s", peak[0]
-    except DeadKernelError:
-        return f"cell {index + 1}: the kernel died (out of memory?)", peak[0]
+            place = "the kernel did not end"
+    # Jupyter raises anything from FileNotFoundError to RuntimeError; the other lessons shall run.
+    except Exception as error:
+        return f"{place}: {_reason(error)}", peak[0]
     return "passed", peak[0]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CellExecutionError):
+        return f"{error.ename}: {error.evalue}"
+    if isinstance(error, CellTimeoutError):
+        return f"took over {CELL_TIMEOUT} s"
+    if isinstance(error, DeadKernelError):
+        return "the kernel died (out of memory?)"
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
