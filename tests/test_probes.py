@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from tlcourse.probes import TUNED_C, probe
@@ -26,21 +27,50 @@ def test_a_tuned_probe_learns_and_takes_several_classes_and_dead_features():
 
 
 @pytest.mark.parametrize("width", [5, 300])
-def test_turning_the_features_changes_no_choice(width):
-    """Fewer or more features than images: the choice is that of a search on all of them."""
+def test_the_choice_is_that_of_folds_scaled_by_their_own_training_images(width):
+    """Fewer or more features than images; every fold is scaled and judged by hand here."""
     features, labels = clouds(width=width)
     groups = np.arange(60) // 2
+    losses = dict.fromkeys(TUNED_C, 0.0)
     dealer = StratifiedGroupKFold(3, shuffle=True, random_state=0)
-    searched = GridSearchCV(
-        LogisticRegression(max_iter=1000),
-        {"C": TUNED_C},
-        scoring="neg_log_loss",
-        cv=list(dealer.split(labels, labels, groups)),
-    ).fit(StandardScaler().fit_transform(features), labels)
+    for train, judged in dealer.split(labels, labels, groups):
+        mean, spread = features[train].mean(axis=0), features[train].std(axis=0)
+        scaled = (features - mean) / spread
+        for penalty in TUNED_C:
+            fitted = LogisticRegression(C=penalty, max_iter=1000).fit(scaled[train], labels[train])
+            losses[penalty] += log_loss(labels[judged], fitted.predict_proba(scaled[judged]))
     found = probe(features, labels, kind="tuned", groups=groups)
-    assert searched.best_params_["C"] == found[-1].C
-    expected = searched.predict_proba(found[0].transform(features))
-    np.testing.assert_allclose(found.predict_proba(features), expected, atol=1e-6)
+    assert min(losses, key=losses.__getitem__) == found[-1].C
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("tuned", 3 * len(TUNED_C)), ("svm", 3)])
+def test_nothing_is_fitted_on_images_that_a_fold_holds_back(monkeypatch, kind, fits):
+    """A scaler that saw the held-out third would have told the folds about it."""
+    seen = []
+    fit = StandardScaler.fit
+
+    def spied(self, rows, *arguments, **options):
+        seen.append(len(rows))
+        return fit(self, rows, *arguments, **options)
+
+    monkeypatch.setattr(StandardScaler, "fit", spied)
+    probe(*clouds(), kind=kind)
+    assert seen == [40] * fits + [60]
+
+
+def test_twins_do_not_make_the_svm_sure():
+    """All is noise and every image has a twin: folds that part pairs fit a steep sigmoid."""
+    rng = np.random.default_rng(0)
+    features = np.repeat(rng.normal(size=(60, 200)), 2, axis=0)
+    labels = np.repeat(rng.permutation(np.arange(60) % 2), 2)
+    pairs = np.random.default_rng(1).permutation(120)  # lying side by side, twins fall together
+    features, labels = features[pairs], labels[pairs]
+    unseen = rng.normal(size=(50, 200))
+    torn, whole = (
+        probe(features, labels, kind="svm", groups=groups).predict_proba(unseen)[:, 0].std()
+        for groups in (None, pairs // 2)
+    )
+    assert whole < 0.8 * torn
 
 
 def test_noise_is_held_back_and_a_clear_difference_is_not():

@@ -6,9 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -58,7 +56,8 @@ def probe(
 
     Settings are fixed, but for `"tuned"`: a logistic regression whose penalty is the one of
     `TUNED_C` with the lowest log loss over 3 folds of these very images. Take it to compare kinds
-    of features, each at its best. Classes weigh as they come, which keeps probabilities honest:
+    of features, each at its best. Whatever is chosen or calibrated on folds is so with the scaler
+    fitted inside each fold, too. Classes weigh as they come, which keeps probabilities honest:
     balanced weights moved the AUC by .001 or less and raised the log loss at every size. The SVM
     has an RBF kernel and probabilities by Platt's sigmoid over 3 folds. k-NN asks 15 neighbours
     by cosine distance, which beat the Euclidean one by .03 AUC or more.
@@ -67,7 +66,8 @@ def probe(
         features: Finite numbers `(N, F)`.
         labels: Classes `(N,)`, two different ones or more.
         kind: `"logistic"`, `"tuned"`, `"svm"` or `"knn"`.
-        groups: `(N,)`; the folds of `"tuned"` keep them whole. None: each image is its own group.
+        groups: `(N,)`; the folds of `"tuned"` and `"svm"` keep them whole. None: each image is its
+            own group.
 
     Returns:
         A fitted pipeline with `predict_proba`; its columns follow `.classes_`.
@@ -84,54 +84,50 @@ def probe(
     own = np.arange(len(labels)) if groups is None else np.asarray(groups)
     if own.shape != labels.shape:
         raise ValueError(f"expected a group per image, got {own.shape} for {labels.shape}")
+    classifier = _classifier(kind, labels, own)
     # Matrices this small cost more to share among threads than to multiply: on a busy machine
     # with two cores, 546 x 1280 took 870 ms of CPU time on two threads and 17 ms on one.
     with threadpool_limits(1, user_api="blas"):
-        penalty = _best_penalty(features, labels, own) if kind == "tuned" else LOGISTIC_C
-        pipeline: Pipeline = make_pipeline(StandardScaler(), _classifier(kind, labels, penalty))
-        return pipeline.fit(features, labels)
+        fitted = classifier.fit(features, labels)
+    pipeline: Pipeline = fitted.best_estimator_ if kind == "tuned" else fitted
+    return pipeline
 
 
-def _best_penalty(
-    features: NDArray[np.generic], labels: NDArray[np.generic], groups: NDArray[np.generic]
-) -> float:
-    alone = np.unique(np.stack([labels, groups]), axis=1)[0]  # a label per group
-    dealer = StratifiedGroupKFold(_folds(alone, "tuned"), shuffle=True, random_state=0)
-    folds = list(dealer.split(labels, labels, groups))
-    # Turned into the span of the training images, thousands of features become at most as many as
-    # images. Penalty and answers stay what they are, and twelve fits get cheap.
-    turned = make_pipeline(StandardScaler(), PCA()).fit_transform(features)
-    search = GridSearchCV(
-        LogisticRegression(max_iter=1000),
-        {"C": TUNED_C},
-        scoring="neg_log_loss",
-        cv=folds,
-        refit=False,
-    )
-    return float(search.fit(turned, labels).best_params_["C"])
-
-
-def _classifier(kind: str, labels: NDArray[np.generic], penalty: float) -> BaseEstimator:
-    if kind in ("logistic", "tuned"):
-        return LogisticRegression(C=penalty, max_iter=1000)
+def _classifier(
+    kind: str, labels: NDArray[np.generic], groups: NDArray[np.generic]
+) -> Pipeline | GridSearchCV:
+    """Return what is to be fitted; the scaler stands inside whatever has folds of its own."""
+    if kind == "logistic":
+        return make_pipeline(StandardScaler(), LogisticRegression(C=LOGISTIC_C, max_iter=1000))
+    if kind == "tuned":
+        scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        penalties = {"logisticregression__C": TUNED_C}
+        folds = _folds(labels, groups, kind)
+        return GridSearchCV(scaled, penalties, scoring="neg_log_loss", cv=folds)
     if kind == "svm":
-        machine = SVC(C=SVM_C)
+        machine = make_pipeline(StandardScaler(), SVC(C=SVM_C))
         # ensemble=False: one machine on all images, only the sigmoid is fitted on folds.
-        return CalibratedClassifierCV(machine, ensemble=False, cv=_folds(labels, kind))
+        folds = _folds(labels, groups, kind)
+        return make_pipeline(CalibratedClassifierCV(machine, ensemble=False, cv=folds))
     if kind == "knn":
         count = min(NEIGHBOURS, len(labels))
-        return KNeighborsClassifier(count, weights="distance", metric="cosine")
+        nearest = KNeighborsClassifier(count, weights="distance", metric="cosine")
+        return make_pipeline(StandardScaler(), nearest)
     raise ValueError(f"expected kind 'logistic', 'tuned', 'svm' or 'knn', got {kind!r}")
 
 
-def _folds(labels: NDArray[np.generic], kind: str) -> int:
-    classes, counts = np.unique(labels, return_counts=True)
+def _folds(
+    labels: NDArray[np.generic], groups: NDArray[np.generic], kind: str
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    alone = np.unique(np.stack([labels, groups]), axis=1)[0]  # a label per group
+    classes, counts = np.unique(alone, return_counts=True)
     if counts.min() < 2:
         raise ValueError(
             f"kind {kind!r} needs two images or more of each class, of two groups, found "
             f"{counts.min()} of class {classes[counts.argmin()]}: add images or use kind='logistic'"
         )
-    return int(min(_FOLDS, counts.min()))
+    dealer = StratifiedGroupKFold(min(_FOLDS, counts.min()), shuffle=True, random_state=0)
+    return list(dealer.split(labels, labels, groups))
 
 
 def _checked(
