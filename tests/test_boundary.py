@@ -10,7 +10,7 @@ from torchvision import models
 
 from tests.test_backbones import ONE_OF_EACH
 from tests.test_training import a_model, a_split, an_image_set, quick, weights_of
-from tlcourse.backbones import load_backbone, minimum_size, stages
+from tlcourse.backbones import head, load_backbone, minimum_size, stages
 from tlcourse.batches import PreparedImages, flip
 from tlcourse.boundary import AboveBoundary, CachedActivations, frozen_boundary
 from tlcourse.freezing import assert_frozen, freeze, frozen_stages, unfreeze
@@ -176,6 +176,80 @@ def test_maps_are_pooled_only_where_the_network_cannot_tell():
         shapes[name] = tuple(cached.take(torch.arange(2)).shape[2:])
     # DenseNet has a ReLU between its last norm and the pool; VGG pools to 7 x 7.
     assert shapes == {"resnet18": (1, 1), "densenet121": (2, 2), "vgg11_bn": (2, 2)}
+
+
+HEADS = {
+    "zero": lambda layer: [nn.init.zeros_(p) for p in layer.parameters()],
+    "usual": lambda layer: layer.reset_parameters(),
+    "constant": lambda layer: [nn.init.constant_(p, 0.01) for p in layer.parameters()],
+}
+
+
+@pytest.fixture(scope="module", params=ONE_OF_EACH)
+def frozen_family(request):
+    """A frozen network, and a size at which its last maps have several pixels where they can."""
+    torch.manual_seed(0)
+    model = freeze(load_backbone(request.param, weights=None, num_classes=2))
+    least = {"alexnet": 96, "googlenet": 64, "inception_v3": 107, "squeezenet1_1": 64}
+    size = max(minimum_size(model), least.get(request.param, 64))
+    return model, size
+
+
+@pytest.mark.parametrize("start", HEADS)
+def test_every_family_learns_the_same_head_from_the_cache(frozen_family, start):
+    """What a head answers before training must not decide what it is trained on."""
+    model, size = frozen_family
+    data = an_image_set(train=3, val=2)  # one class more often: constant heads must move, too
+    torch.manual_seed(1)
+    HEADS[start](head(model))
+    before = {key: value.clone() for key, value in head(model).state_dict().items()}
+    learned = {}
+    for cache in (True, False):
+        head(model).load_state_dict(before)
+        sgd = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+        quick(model, data, optimizer=sgd, size=size, batch_size=3, cache=cache)
+        learned[cache] = torch.cat([p.detach().flatten() for p in head(model).parameters()])
+    moved = (learned[False] - torch.cat([v.flatten() for v in before.values()])).norm()
+    # SqueezeNet's ReLU comes after the head: of zeros it lets no gradient through.
+    assert bool(moved > 0) != (isinstance(model, models.SqueezeNet) and start == "zero")
+    assert (learned[True] - learned[False]).norm() <= 1e-3 * moved
+
+
+class Gated(nn.Module):
+    """A head of one's own with weights outside any layer: it looks at the brightest position."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.scale, self.last = nn.Parameter(torch.zeros(features)), nn.Linear(features, 2)
+
+    def forward(self, maps):
+        return self.last(maps.amax((2, 3)) * self.scale)
+
+
+@pytest.mark.parametrize(
+    ("slot", "positions"),
+    [
+        (lambda n: nn.Sequential(nn.Linear(n, 4), nn.Linear(4, 2)), (1, 1)),
+        (lambda n: nn.Sequential(nn.Identity(), nn.Linear(n, 2)), (1, 1)),
+    ],
+)
+def test_heads_of_several_layers_are_asked_at_their_first(slot, positions):
+    model = models.resnet18()
+    model.fc = slot(512)
+    nn.init.zeros_(model.fc[0].weight) if hasattr(model.fc[0], "weight") else None
+    cached = CachedActivations(
+        freeze(model.eval()), PreparedImages(model, a_split(2).images, size=64), "stage4"
+    )
+    assert tuple(cached.take(torch.arange(2)).shape[2:]) == positions
+
+
+def test_a_head_that_sees_the_maps_gets_them_though_its_weights_say_nothing():
+    model = models.resnet18()
+    model.avgpool, model.fc = nn.Identity(), nn.Sequential(nn.Unflatten(1, (512, 2, 2)), Gated(512))
+    cached = CachedActivations(
+        freeze(model.eval()), PreparedImages(model, a_split(2).images, size=64), "stage4"
+    )
+    assert tuple(cached.take(torch.arange(2)).shape[2:]) == (2, 2)
 
 
 def test_a_cache_that_does_not_fit_goes_to_a_file_and_says_the_same(tmp_path, monkeypatch):

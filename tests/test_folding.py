@@ -65,6 +65,16 @@ def test_what_would_change_an_answer_is_left_alone():
     assert folded(model, torch.randn(1, 3, 4, 4)) is model
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_what_answers_all_images_alike_hides_no_change(value):
+    silent = nn.Conv2d(3, 2, 1)
+    nn.init.zeros_(silent.weight), nn.init.constant_(silent.bias, value)
+    model = with_statistics(nn.Sequential(Shared(), silent))
+    assert folded(model, torch.randn(1, 3, 4, 4), output="0") is model
+    last = with_statistics(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), silent))
+    assert norms(folded(last, torch.randn(1, 3, 4, 4), output="1")) == 0
+
+
 def test_a_layer_used_twice_is_left_alone():
     layer = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     model = with_statistics(nn.Sequential(layer, layer))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tlcourse.backbones import UnsupportedModel, stages
 from tlcourse.batches import Source, main_logits
 from tlcourse.features import cache_limit
-from tlcourse.folding import folded
+from tlcourse.folding import folded, rounding_apart
 from tlcourse.freezing import frozen_stages
 from tlcourse.observe import evaluating, observing
 from tlcourse.storage import ArrayStore
@@ -150,7 +150,7 @@ class CachedActivations:
         self.above = AboveBoundary(model, through, self._example)
         self._pooled = self._pooling_is_free()
         # Training more than a head from there could enlarge the rounding of the folded weights.
-        self._fast = folded(model, self._example) if self._is_last() else model
+        self._fast = self._folded() if self._is_last() else model
         self._views: dict[int, Tensor] = {}
 
     def beside(self, source: Source) -> CachedActivations:
@@ -197,25 +197,49 @@ class CachedActivations:
         kept = activation.mean((2, 3), keepdim=True) if self._pooled else activation
         return kept.float().clone(memory_format=torch.contiguous_format)
 
+    def _folded(self) -> nn.Module:
+        end = stages(self._model)[self._through].output
+        name = next(name for name, module in self._model.named_modules() if module is end)
+        return folded(self._model, self._example, output=name)
+
     def _is_last(self) -> bool:
         """Does only the head stand above the boundary?"""
         return self._through == list(stages(self._model))[-2]
 
     def _pooling_is_free(self) -> bool:
-        """Ask the network itself: do means instead of maps change any answer?"""
+        """Ask the network itself: do means instead of maps change anything the head is given?
+
+        Not what it answers: a head whose weights are zero answers all alike.
+        """
         shape = self.above.shape_at_boundary
         if not self._is_last() or len(shape) != 3 or shape[1] * shape[2] == 1:
             return False
         # Noise, not images: an untrained network may answer all images alike.
         noise = torch.Generator().manual_seed(0)
         maps = torch.randn(_TRIED, *shape, generator=noise).to(self._example.device)
-        with evaluating(self._model), torch.inference_mode():
-            whole = main_logits(self.above(maps.clone()))
-            try:
-                pooled = main_logits(self.above(maps.mean((2, 3), keepdim=True)))
-            except RuntimeError:  # the next layer needs a map of a certain size
-                return False
-        return bool((whole - pooled).abs().max() <= 1e-3 * whole.std())
+        whole = self._given_to_head(maps.clone())
+        try:
+            pooled = self._given_to_head(maps.mean((2, 3), keepdim=True))
+        except RuntimeError:  # the next layer needs a map of a certain size
+            return False
+        return all(rounding_apart(*pair) for pair in zip(whole, pooled, strict=True))
+
+    def _given_to_head(self, maps: Tensor) -> list[Tensor]:
+        """Return what each module of the head with weights of its own takes, and the answers."""
+        given: list[Tensor] = []
+        weighty = [m for m in stages(self._model)["head"].modules() if m._parameters]
+        handles = [
+            # A copy: what is in place behind would change it.
+            module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
+            for module in weighty
+        ]
+        try:
+            with evaluating(self._model), torch.inference_mode():
+                answers = main_logits(self.above(maps))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [*given, answers]
 
 
 def _shapes_below(

@@ -15,22 +15,24 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tlcourse.batches import main_logits
-from tlcourse.observe import evaluating
+from tlcourse.observe import evaluating, observing
 
 TOLERANCE = 1e-3
-"""Largest difference between answers, as a share of the largest answer, that counts as rounding."""
+"""Largest difference, as a share of the largest value, that counts as rounding."""
 _TRIED = 4
 
 
-def folded(model: nn.Module, example: Tensor) -> nn.Module:
+def folded(model: nn.Module, example: Tensor, *, output: str = "") -> nn.Module:
     """Return a copy in eval mode, for answers only, with batch norms folded where that is safe.
 
-    Which layers follow each other is seen by watching one forward, and the copy must then give the
-    same answers; if it does not, or there is nothing to fold, the model itself comes back.
+    Which layers follow each other is seen by watching one forward, and the copy must then put out
+    the same; if it does not, or there is nothing to fold, the model itself comes back.
 
     Args:
         model: Any network; it stays as it is.
         example: An input batch on its device.
+        output: Dotted name of the module whose output will be used, the whole network's by
+            default. Of that output the copy is judged: what lies behind may hide a difference.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
     >>> folded(model, torch.randn(2, 3, 4, 4))
@@ -47,7 +49,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
         layers = copy.get_submodule(convolution), copy.get_submodule(norm)
         copy.set_submodule(convolution, fuse_conv_bn_eval(*layers))  # type: ignore[type-var, arg-type]
         copy.set_submodule(norm, nn.Identity())
-    return copy if _same_answers(model, copy, example) else model
+    return copy if _same_answers(model, copy, example, output) else model
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
@@ -80,10 +82,26 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return [pair for pair in pairs if all(calls[name] == 1 for name in pair)]
 
 
-def _same_answers(model: nn.Module, copy: nn.Module, example: Tensor) -> bool:
+def _same_answers(model: nn.Module, copy: nn.Module, example: Tensor, output: str) -> bool:
     # Noise, not the example: an untrained network may answer all images alike.
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_TRIED, *example.shape[1:], generator=generator).to(example)
-    with evaluating(model), torch.inference_mode():
-        one, other = (main_logits(network(noise)) for network in (model, copy))
+    one, other = (_put_out(network, output, noise) for network in (model, copy))
+    return rounding_apart(one, other)
+
+
+def _put_out(model: nn.Module, name: str, images: Tensor) -> Tensor:
+    module = {"used": model.get_submodule(name)}
+    with observing(model, module, lambda _, seen: main_logits(seen).clone()) as look:
+        return look(images)["used"]
+
+
+def rounding_apart(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors have one shape and differ by no more than rounding does.
+
+    >>> [rounding_apart(torch.ones(2), torch.ones(2) + apart) for apart in (1e-6, 1.0)]
+    [True, False]
+    """
+    if one.shape != other.shape:
+        return False
     return bool((one - other).abs().max() <= TOLERANCE * one.abs().max())
