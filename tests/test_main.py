@@ -135,9 +135,9 @@ def test_experiments_need_a_grid_file_with_a_function(tmp_path, capsys):
 
 
 def test_help_needs_no_torch():
-    code = "import sys, tlcourse.__main__ as m; m._parser(); print('torch' in sys.modules)"
+    code = "import sys, tlcourse.__main__ as m; m._parser(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert {"torch", "numpy", "pandas", "jinja2"}.isdisjoint(run.stdout.split())
 
 
 def test_bench_prints_its_table_or_what_is_wrong(capsys):

@@ -103,8 +103,11 @@ def _add_skip_bad(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(_options: argparse.Namespace) -> int:
-    from tlcourse.doctor import can_run, examine, report
-
+    try:
+        from tlcourse.doctor import can_run, examine, report
+    except Exception as error:  # a broken torch raises anything; then that is the finding
+        print(f"MISSING  packages: {type(error).__name__}: {error}\n         mend it: make setup")
+        return 1
     findings = examine()
     print(report(findings))
     return 0 if can_run(findings) else 1

@@ -1,22 +1,42 @@
-"""Examine this machine: can the course run, and if not, which command mends it."""
+"""Examine this machine: can the course run, and if not, which command mends it.
+
+Torch is imported, as nothing else knows its device; of the other packages the files are examined,
+because importing them all takes several times as long.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import torch
 
-from tlcourse import backbones, datasets
+from tlcourse.datasets.breastmnist import DatasetUnavailable, find_breastmnist
+from tlcourse.datasets.imagesets import InvalidDataset
 from tlcourse.runtime import MINIMUM_MEMORY_GB, data_dirs, environment_report
 
 FETCH = f"{sys.executable} -m tlcourse fetch"
 """Works whether or not the environment is activated."""
 
-REQUIRED = ("torch", "torchvision", "sklearn", "skimage", "matplotlib", "jupyterlab", "ipywidgets")
+REQUIRED = {
+    "torchvision": "torchvision",
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "matplotlib": "matplotlib",
+    "jupyterlab": "jupyterlab",
+    "ipywidgets": "ipywidgets",
+}
+"""What lessons import, with the name under which it is installed; this module imports torch."""
+
+CHECKPOINT = "mobilenet_v2-b0353104.pth"
+"""Torchvision's name of MobileNetV2's weights, stated so that it need not be imported and asked."""
 
 
 class Finding(NamedTuple):
@@ -64,18 +84,35 @@ def _guarded(examiner: Callable[[], Finding]) -> Finding:
 
 
 def _packages() -> Finding:
-    missing = [name for name in REQUIRED if not _imports(name)]
-    if missing:
-        return Finding("packages", False, f"cannot import {', '.join(missing)}", "make setup")
-    return Finding("packages", True, f"{len(REQUIRED)} import")
+    flaws = {name: _flaw(name, installed) for name, installed in REQUIRED.items()}
+    found = "; ".join(f"{name} {flaw}" for name, flaw in flaws.items() if flaw)
+    if found:
+        return Finding("packages", False, found, "make setup")
+    return Finding("packages", True, f"torch and {len(REQUIRED)} more are whole")
 
 
-def _imports(name: str) -> bool:
+def _flaw(name: str, installed: str) -> str:
+    """Say what is wrong with a package, without importing it; nothing if it is whole."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:  # without origin: a folder that a removal left behind
+        return "is not installed"
+    files = [file for found in metadata.distributions(name=installed) for file in found.files or []]
+    lost = [file for file in files if file.suffix != ".pyc" and not Path(file.locate()).exists()]
+    if lost:
+        return f"lacks {len(lost)} of its files, such as {lost[0]}"
+    return _operator_flaw(Path(spec.origin).parent) if name == "torchvision" else ""
+
+
+def _operator_flaw(folder: Path) -> str:
+    """Say why torchvision's operators do not load: they were built for one torch and no other."""
+    libraries = [file for ending in EXTENSION_SUFFIXES for file in folder.glob(f"_C*{ending}")]
     try:
-        import_module(name)
-    except Exception:  # a broken install raises anything, an ABI error among it
-        return False
-    return True
+        for library in libraries:
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        torch.ops.torchvision.nms  # noqa: B018 - the look-up raises where no library holds it
+    except (OSError, AttributeError) as error:
+        return f"{metadata.version('torchvision')} does not fit torch {torch.__version__}: {error}"
+    return ""
 
 
 def _memory() -> Finding:
@@ -86,7 +123,7 @@ def _memory() -> Finding:
 
 
 def _weights() -> Finding:
-    path = backbones.checkpoint_path("mobilenet_v2")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / CHECKPOINT
     if not path.is_file():
         return Finding("weights", False, f"nothing at {path}", FETCH)
     if not _sha256(path.read_bytes()).startswith(path.stem.rpartition("-")[2]):
@@ -100,10 +137,10 @@ def _sha256(content: bytes) -> str:
 
 def _images() -> Finding:
     try:
-        path = datasets.find_breastmnist(size=64)
-    except (NotADirectoryError, datasets.InvalidDataset) as error:
+        path = find_breastmnist(size=64)
+    except (NotADirectoryError, InvalidDataset) as error:
         return Finding("images", False, str(error), "set TLCOURSE_DATA to a folder, or unset it")
-    except datasets.DatasetUnavailable:
+    except DatasetUnavailable:
         searched = ", ".join(map(str, data_dirs()))
         detail = f"BreastMNIST not in {searched}: lessons run on the simulated set"
         return Finding("images", None, detail, f"{FETCH}, or set TLCOURSE_DATA")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from tlcourse.datasets.imagesets import Split
 
@@ -38,5 +37,8 @@ def grouped_folds(part: Split, folds: int = 5, *, seed: int = 0) -> list[Fold]:
                 f"{folds} folds need {folds} independent groups of each class; "
                 f"label {label} has {groups}: ask for fewer folds"
             )
+    # Here and not above: it takes as long to import as all else that reads and divides images.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return list(dealer.split(part.labels, part.labels, part.groups))

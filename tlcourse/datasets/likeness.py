@@ -8,8 +8,6 @@ from hashlib import blake2b
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
 THRESHOLD = 0.95
@@ -118,6 +116,10 @@ def linked_groups(
     >>> linked_groups(4, np.array([0, 1]), np.array([1, 3])).tolist()
     [0, 0, 1, 0]
     """
+    # Here and not above: all else that reads images does without, and it takes long to import.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
