@@ -20,7 +20,7 @@ FLOORS = [
     {"freezing", "classic", "probes", "calibration", "views", "folding", "augmentations"},
     {"features", "optim", "history", "releasing", "costs"},
     {"settings", "boundary"},
-    {"feeding"},
+    {"feeding", "describing"},
     {"loop"},
     {"probing", "training", "attribution", "patches", "firststeps"},
     {"inspection", "heads"},

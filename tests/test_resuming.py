@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -299,6 +300,195 @@ def test_a_checkpoint_of_another_training_is_refused(changed, message, tmp_path)
     quick(a_model(), epochs=2, checkpoint=file)
     with pytest.raises(CheckpointMismatch, match=message):
         quick(a_model(), **{"epochs": 2, "checkpoint": file, **changed})
+
+
+def factors(values):
+    """A schedule whose function is a lambda over a value: only what it gives tells two apart."""
+    return lambda optimizer, _steps: torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: values ** (step // 2)
+    )
+
+
+def one_cycle(peak, cut=0.3):
+    return lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=steps, pct_start=cut
+    )
+
+
+def shifted(amount):
+    return lambda images, generator: images + amount * torch.rand(1, generator=generator)
+
+
+def grouped(**options):
+    def make(groups):
+        parameters = groups[0]["params"]
+        two = [{"name": "rest", "params": parameters[:-1]}]
+        return torch.optim.SGD([*two, {"name": "end", "params": parameters[-1:], **options}], 0.1)
+
+    return make
+
+
+CHANGES = [
+    ({"optimizer": ADAMW}, {"optimizer": partial(ADAMW, weight_decay=0.1)},
+     "optimizer groups, all, weight_decay: 0.01 then, 0.1 now"),
+    ({"optimizer": ADAMW}, {"optimizer": partial(ADAMW, betas=(0.9, 0.9))},
+     r"optimizer groups, all, betas\[1\]: 0.999 then, 0.9 now"),
+    ({"optimizer": SGD}, {"optimizer": partial(SGD, momentum=0.5)}, "momentum: 0.9 then, 0.5 now"),
+    ({"optimizer": SGD}, {"optimizer": partial(SGD, nesterov=True)}, "nesterov: False then, True"),
+    ({"optimizer": grouped()}, {"optimizer": grouped(weight_decay=0.1)},
+     "optimizer groups, end, weight_decay: 0 then, 0.1 now"),
+    ({"optimizer": SGD}, {"optimizer": lambda groups: SGD(groups[0]["params"])},
+     "optimizer groups, all"),
+    ({"optimizer": SGD}, {"optimizer": lambda g: SGD([{**g[0], "params": g[0]["params"][1:]}])},
+     "optimizer groups, all, parameters: '170 .* then, '169 .* now"),
+    ({"schedule": factors(0.5)}, {"schedule": factors(0.25)},
+     r"schedule gives, lr of all\[2\]: 0.0005 then, 0.00025 now"),
+    ({"schedule": one_cycle(0.1)}, {"schedule": one_cycle(0.1, cut=0.4)}, "schedule gives, betas"),
+    ({"schedule": partial(warmup_cosine, warmup_steps=2)}, {"schedule": warmup_cosine},
+     "schedule gives, lr of all"),
+    ({"schedule": factors(0.5)}, {}, "schedule: 'LambdaLR' then, None now"),
+    ({"augment": shifted(0.1)}, {"augment": shifted(0.2)}, "augment, gives"),
+    ({"augment": "flip"}, {}, "augment: 'flip' then, None now"),
+    ({"class_weights": [1, 2]}, {"class_weights": [1, 3]},
+     r"class_weights\[1\]: 2.0 then, 3.0 now"),
+    ({"schedule": lambda o, _: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1)},
+     {"schedule": lambda o, _: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 2)},
+     "schedule gives, lr of all: 0.001 then, 0.002 now"),
+    ({}, {"cache": False}, "cache: True then, False now"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "message"), CHANGES)
+def test_every_changed_option_is_refused_by_its_name(first, second, message, tmp_path):
+    file = tmp_path / "run.pt"
+    quick(a_model(), epochs=1, checkpoint=file, **first)
+    with pytest.warns(OptimizerWarning) if "169" in message else nullcontext():  # noqa: SIM117
+        with pytest.raises(CheckpointMismatch, match=message):
+            quick(a_model(), epochs=1, checkpoint=file, **second)
+
+
+SAME = [
+    ({"optimizer": ADAMW}, {"optimizer": lambda groups: ADAMW(groups)}),
+    ({"schedule": factors(0.5)}, {"schedule": factors(1 / 2)}),
+    ({"schedule": one_cycle(0.1)}, {"schedule": one_cycle(0.1)}),
+    ({"augment": shifted(0.1)}, {"augment": shifted(0.1)}),
+    ({"augment": lambda images, _: images + torch.randn(1)}, {}),  # draws from a global generator
+    ({"class_weights": [1, 2]}, {"class_weights": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME)
+def test_the_same_settings_said_otherwise_are_accepted(first, second, tmp_path):
+    file = tmp_path / "run.pt"
+    models_ = a_model(), a_model()
+    quick(models_[0], epochs=2, checkpoint=file, **first)
+    quick(models_[1], epochs=2, checkpoint=file, **(first | second))
+    assert same(*map(weights_of, models_))
+
+
+def ready_made(model, *, decay=0.01, gamma=0.5, step_size=2):
+    optimizer = SGD(model.parameters(), weight_decay=decay)
+    halving = torch.optim.lr_scheduler.StepLR(optimizer, step_size=step_size, gamma=gamma)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=1)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [constant, halving], milestones=[2])
+    return {"optimizer": optimizer, "schedule": both}
+
+
+def test_ready_made_optimizers_and_schedulers_are_compared_as_well(tmp_path):
+    file, options = tmp_path / "run.pt", {"epochs": 3, "checkpoint": tmp_path / "run.pt"}
+    whole = a_model()
+    expected = quick(whole, epochs=3, **ready_made(whole))
+    stopped = a_model()
+    quick(stopped, augment=Stopper(at=99), **options, **ready_made(stopped))
+    file.unlink()
+    model = a_model()
+    quick(model, **options, **ready_made(model))
+    assert same(weights_of(whole), weights_of(model))  # looking ahead moved nothing
+    for changed, message in (
+        ({"decay": 0.1}, "weight_decay: 0.01 then, 0.1 now"),
+        ({"gamma": 0.1}, "schedule gives, lr of group0"),
+        ({"step_size": 3}, "schedule gives, lr of group0"),
+    ):
+        model = a_model()
+        with pytest.raises(CheckpointMismatch, match=message):
+            quick(model, **options, **ready_made(model, **changed))
+    model = a_model()
+    assert quick(model, **options, **ready_made(model)).steps.equals(expected.steps)
+
+
+def test_a_scheduler_that_cannot_be_copied_is_known_by_its_own_numbers(tmp_path):
+    class Logging(torch.optim.lr_scheduler.StepLR):
+        def __deepcopy__(self, memo):
+            raise TypeError("cannot pickle '_thread.lock' object")
+
+    def start(gamma):
+        model = a_model()
+        optimizer = SGD(model.parameters())
+        schedule = Logging(optimizer, step_size=2, gamma=gamma)
+        options = {"optimizer": optimizer, "schedule": schedule}
+        return quick(model, checkpoint=tmp_path / "run.pt", **options)
+
+    assert start(0.5).steps.equals(start(0.5).steps)
+    with pytest.raises(CheckpointMismatch, match=r"schedule gives, gamma: 0.5 then, 0.25 now"):
+        start(0.25)
+
+
+def test_looking_at_the_settings_changes_no_training(tmp_path):
+    """What counts its calls is copied before it is asked what it does."""
+    plain, kept = a_model(), a_model()
+    watched = Stopper(at=3)  # as many batches as there are
+    quick(plain, augment=Stopper(), schedule=factors(0.5))
+    history = quick(kept, augment=watched, schedule=factors(0.5), checkpoint=tmp_path / "run.pt")
+    assert not history.interrupted
+    assert watched.left == 0
+    assert same(weights_of(plain), weights_of(kept))
+
+
+def frozen_part(name, change=None, **options):
+    model = freeze(a_model(**options), through=name)
+    with torch.no_grad():
+        if change is not None:
+            change(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.conv1[0].weight.mul_(1.5), "frozen weights, stem: '.*' then, '.*' now"),
+        (lambda m: m.stage2[1].branch2[1].running_mean.add_(1), "frozen weights, stage1: "),
+        (lambda m: m.stage2[1].branch2[1].num_batches_tracked.add_(1), "frozen weights, stage1: "),
+    ],
+)
+def test_other_frozen_weights_or_statistics_are_refused(change, message, tmp_path):
+    file = tmp_path / "run.pt"
+    quick(frozen_part("stage1"), checkpoint=file)
+    with pytest.raises(CheckpointMismatch, match=message):
+        quick(frozen_part("stage1", change), checkpoint=file)
+
+
+def test_what_moves_may_start_anywhere_for_the_checkpoint_holds_it(tmp_path):
+    first = frozen_part("stage1")
+    other = frozen_part("stage1", lambda m: [p.zero_() for p in m.fc.parameters()])
+    for model in (first, other):
+        quick(model, checkpoint=tmp_path / "run.pt")
+    assert same(weights_of(first), weights_of(other))
+
+
+@pytest.mark.parametrize("old", [None, 1])
+def test_a_checkpoint_of_an_older_layout_says_what_to_do(old, tmp_path):
+    file = tmp_path / "run.pt"
+    torch.save({"format": old, "settings": {"epochs": 3}, "state": {}}, file)
+    with pytest.raises(CheckpointMismatch, match=r"layout .*older.*delete it") as error:
+        load_checkpoint(file, {"epochs": 2})
+    assert "epochs" not in str(error.value)  # what an old layout holds cannot be compared
+
+
+def test_many_differences_do_not_bury_the_first(tmp_path):
+    save_checkpoint(tmp_path / "run.pt", {}, {f"option{i}": 0 for i in range(20)})
+    with pytest.raises(CheckpointMismatch, match=r"option0: 0 then, 1 now.* and 15 more") as error:
+        load_checkpoint(tmp_path / "run.pt", {f"option{i}": 1 for i in range(20)})
+    assert "option7" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK no zip", None])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tlcourse import runtime
+from tlcourse.checkpoints import random_state, restore_random_state
 
 
 def draws():
@@ -22,6 +23,72 @@ def test_seeded_repeats_and_leaves_every_generator_as_it_was():
         assert draws() == first
         raise KeyError
     assert draws() == expected
+
+
+class FakeDevices:
+    """Stands in for `torch.mps` or `torch.xpu`: a generator state per device, and what was done."""
+
+    def __init__(self, count):
+        self.states = [torch.tensor([10 + i], dtype=torch.uint8) for i in range(count)]
+
+    def is_available(self):
+        return True
+
+    def device_count(self):
+        return len(self.states)
+
+    def _is_in_bad_fork(self):
+        return False
+
+    def manual_seed_all(self, seed):
+        self.states = [torch.tensor([seed], dtype=torch.uint8) for _ in self.states]
+
+    manual_seed = manual_seed_all
+
+    def get_rng_state(self, device=0):
+        return self.states[device].clone()
+
+    def set_rng_state(self, state, device=0):
+        self.states[device] = state
+
+
+@pytest.fixture(params=[("mps", 1), ("xpu", 2)])
+def accelerator(request, monkeypatch):
+    name, count = request.param
+    fake = FakeDevices(count)
+    monkeypatch.setattr(torch, name, fake)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device(name))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+    torch.get_device_module.cache_clear()
+    yield fake
+    torch.get_device_module.cache_clear()
+
+
+def numbers(states):
+    return [int(state[0]) for state in states]
+
+
+def test_seeded_seeds_and_restores_every_accelerator(accelerator):
+    before = numbers(accelerator.states)
+    with contextlib.suppress(KeyError), runtime.seeded(3):
+        assert numbers(accelerator.states) == [3] * len(before)
+        accelerator.states[0] = torch.tensor([99], dtype=torch.uint8)  # drawn from
+        raise KeyError
+    assert numbers(accelerator.states) == before
+
+
+def test_a_checkpoint_holds_the_generators_of_every_accelerator(accelerator):
+    before = numbers(accelerator.states)
+    saved = random_state()
+    accelerator.manual_seed_all(5)
+    restore_random_state(saved)
+    assert numbers(accelerator.states) == before
+
+
+def test_generators_of_an_accelerator_that_is_gone_are_left_out(monkeypatch):
+    saved = random_state() | {"accelerator": {"type": "mps", "states": [torch.zeros(1)]}}
+    restore_random_state(saved)
+    torch.manual_seed(1)
 
 
 def test_data_dirs_come_in_order(monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from tlcourse.batches import PreparedImages, TrainingBatches, augmentation, flip
 from tlcourse.datasets import ImageSet, Split
 from tlcourse.freezing import freeze
 from tlcourse.history import History
-from tlcourse.optim import OptimizerWarning, param_groups, warmup_cosine
+from tlcourse.optim import OptimizerWarning, make_class_weights, param_groups, warmup_cosine
 from tlcourse.training import fit, predict
 
 SIZE = 32
@@ -322,11 +322,59 @@ def test_balanced_class_weights_change_the_gradient_as_they_should():
         ([1.0, 2.0, 3.0], "expected 2 finite class_weights"),
         ([1.0, -1.0], "expected 2 finite class_weights"),
         (torch.tensor([1.0, torch.nan]), "expected 2 finite class_weights"),
+        ({"a": 1.0, "b": 2.0}, "expected 2 finite class_weights"),
+        ([[1.0], [1.0, 2.0]], "expected 2 finite class_weights"),
     ],
 )
 def test_impossible_class_weights_are_refused(wanted, message):
     with pytest.raises(ValueError, match=message):
         quick(a_model(), class_weights=wanted)
+
+
+class Elsewhere(torch.Tensor):
+    """Refuses to be read as an array, as a tensor on a GPU does; `cpu` brings it here."""
+
+    def __array__(self, *_, **__):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def to(self, *to, **options):
+        return self.cpu().to(*to, **options)
+
+
+TWO_ONE = [
+    [2, 1],
+    (2.0, 1.0),
+    np.array([2, 1]),
+    np.array([1.0, 2.0])[::-1],
+    pd.Series([2, 1], index=[5, 6]),
+    torch.tensor([2, 1]),
+    torch.tensor([2.0, 1.0], requires_grad=True),
+    torch.tensor([2.0, 1.0], dtype=torch.bfloat16),
+    torch.tensor([2.0, 1.0], dtype=torch.float64).as_subclass(Elsewhere),
+    [torch.tensor(2.0, requires_grad=True), torch.tensor(1.0).as_subclass(Elsewhere)],
+]
+
+
+@pytest.mark.parametrize("wanted", TWO_ONE, ids=lambda w: type(w).__name__)
+def test_class_weights_come_from_any_kind_of_numbers_on_any_device(wanted, tmp_path):
+    data = an_image_set(train=8, val=4)
+    made = make_class_weights(wanted, data)
+    assert type(made) is torch.Tensor
+    assert (made.tolist(), made.dtype) == ([2.0, 1.0], torch.float32)
+    assert (made.requires_grad, made.device.type) == (False, "cpu")
+    for _ in range(2):  # the second reads the checkpoint
+        history = quick(a_model(), data, class_weights=wanted, checkpoint=tmp_path / "run.pt")
+    assert len(history.steps) == 1
+
+
+def test_class_weights_that_were_given_stay_apart_from_those_in_use():
+    given = torch.tensor([2.0, 1.0])
+    made = make_class_weights(given, an_image_set())
+    given.zero_()
+    assert made.tolist() == [2.0, 1.0]
 
 
 def test_a_class_without_images_cannot_be_balanced():

@@ -6,6 +6,7 @@ place in one move. Whenever the process dies, one complete checkpoint is there.
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 import zlib
@@ -17,10 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlcourse.runtime import accelerators
 from tlcourse.storage import written_whole
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file's layout; a file of another one is refused."""
+
+
+_SHOWN = 5
+"""Differences that an error lists before it only counts them."""
 
 
 class CheckpointWarning(UserWarning):
@@ -89,11 +95,16 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
             f"{path} is no checkpoint of tlcourse, or a damaged one ({type(error).__name__}): "
             "delete it to start anew, or name another file"
         ) from error
-    expected = {"format": FORMAT, **settings}
-    found = {"format": content.get("format"), **found}
-    differing = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+    if content.get("format") != FORMAT:
+        raise CheckpointMismatch(
+            f"{path} has layout {content.get('format')!r}, expected layout {FORMAT}: an older or "
+            "newer tlcourse wrote it; finish the training with that one, name another file, or "
+            "delete it to start anew"
+        )
+    differing = _differences("", found, settings)
     if differing:
-        what = "; ".join(f"{k}: {found.get(k)!r} then, {expected.get(k)!r} now" for k in differing)
+        more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        what = "; ".join(differing[:_SHOWN]) + more
         raise CheckpointMismatch(
             f"{path} belongs to another training ({what}): give the settings it was started with, "
             "name another file, or delete it to start anew"
@@ -106,20 +117,24 @@ def random_state() -> dict[str, Any]:
     """Return the state of every global generator as plain values and tensors.
 
     >>> sorted(random_state())
-    ['cuda', 'numpy', 'python', 'torch']
+    ['accelerator', 'numpy', 'python', 'torch']
     """
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - augmentations may draw from it
+    kind, devices = accelerators()
+    module = torch.get_device_module(kind)
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "accelerator": {"type": kind, "states": [module.get_rng_state(i) for i in devices]},
     }
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Put every global generator back to a state that `random_state` returned.
+
+    States of devices that are not there, on another machine, are left out.
 
     >>> state = random_state()
     >>> first = random.random(), float(torch.rand(1)), float(np.random.rand())
@@ -132,8 +147,11 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, devices = accelerators()
+    if state["accelerator"]["type"] == kind:
+        # One of both may have more devices.
+        for index, saved in zip(devices, state["accelerator"]["states"], strict=False):
+            torch.get_device_module(kind).set_rng_state(saved, index)
 
 
 def fingerprint(*arrays: NDArray[Any]) -> str:
@@ -147,3 +165,23 @@ def fingerprint(*arrays: NDArray[Any]) -> str:
         mark = zlib.crc32(f"{array.dtype}{array.shape}".encode(), mark)
         mark = zlib.crc32(np.ascontiguousarray(array).data, mark)
     return f"{mark:08x}"
+
+
+def _differences(name: str, then: Any, now: Any) -> list[str]:
+    """Say what differs between two settings, down to the entry of a list or dict."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = {**now, **then}
+        inner = (_differences(f"{name}, {k}" if name else k, then.get(k), now.get(k)) for k in keys)
+        return [difference for found in inner for difference in found]
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        pairs = enumerate(zip(then, now, strict=True))
+        inner = (_differences(f"{name}[{i}]", *pair) for i, pair in pairs)
+        return next((found for found in inner if found), [])  # the rest follows from the first
+    return [] if _alike(then, now) else [f"{name}: {then!r} then, {now!r} now"]
+
+
+def _alike(then: Any, now: Any) -> bool:
+    if isinstance(then, float) and isinstance(now, float):
+        # Another processor rounds otherwise; a change by hand is larger.
+        return math.isclose(then, now, rel_tol=1e-6) or (math.isnan(then) and math.isnan(now))
+    return bool(then == now)

@@ -150,7 +150,9 @@ class Recorder:
             kept_epoch: The epoch whose weights the model holds.
         """
         columns = ["step", "epoch", "loss", *_rates(self._optimizer)]
-        columns += [f"grad/{name}" for name in _names(self._optimizer)] if self._gradients else []
+        columns += (
+            [f"grad/{name}" for name in group_names(self._optimizer)] if self._gradients else []
+        )
         return History(
             table=pd.DataFrame(self._epochs, columns=COLUMNS),
             steps=pd.DataFrame(self._rows(), columns=columns),
@@ -169,7 +171,12 @@ def diverged(what: str) -> FloatingPointError:
     return FloatingPointError(f"{what}: lower the learning rate, or warm up")
 
 
-def _names(optimizer: Optimizer) -> list[str]:
+def group_names(optimizer: Optimizer) -> list[str]:
+    """Return the names of the optimizer's groups; numbered ones unless all differ.
+
+    >>> group_names(torch.optim.SGD([torch.zeros(1, requires_grad=True)]))
+    ['group0']
+    """
     names = [group.get("name") for group in optimizer.param_groups]
     if None in names or len(set(names)) < len(names):
         return [f"group{i}" for i in range(len(names))]
@@ -178,7 +185,7 @@ def _names(optimizer: Optimizer) -> list[str]:
 
 def _rates(optimizer: Optimizer) -> dict[str, float]:
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return {f"lr/{name}": rate for name, rate in zip(_names(optimizer), rates, strict=True)}
+    return {f"lr/{name}": rate for name, rate in zip(group_names(optimizer), rates, strict=True)}
 
 
 def _gradient_norms(optimizer: Optimizer) -> dict[str, torch.Tensor]:
@@ -187,5 +194,5 @@ def _gradient_norms(optimizer: Optimizer) -> dict[str, torch.Tensor]:
         f"grad/{name}": torch.nn.utils.get_total_norm(
             [p.grad for p in group["params"] if p.grad is not None]
         )
-        for name, group in zip(_names(optimizer), optimizer.param_groups, strict=True)
+        for name, group in zip(group_names(optimizer), optimizer.param_groups, strict=True)
     }

@@ -60,11 +60,25 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def accelerators() -> tuple[str, range]:
+    """Return the kind of accelerator that torch finds, and the numbers of its devices.
+
+    >>> kind, devices = accelerators()
+    >>> hasattr(torch.get_device_module(kind), "get_rng_state") or not devices
+    True
+    """
+    found = torch.accelerator.current_accelerator()
+    if found is None:
+        return "cpu", range(0)
+    return found.type, range(torch.accelerator.device_count())
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run a block from a known seed and leave every global generator as it was.
 
-    Covers Python's `random`, numpy and torch (CPU, CUDA and MPS).
+    Covers Python's `random`, numpy and torch, on the CPU and on each device of the accelerator
+    that torch finds (CUDA, MPS, XPU and others).
 
     >>> with seeded(0):
     ...     first = torch.rand(1)
@@ -73,8 +87,8 @@ def seeded(seed: int) -> Iterator[None]:
     True
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=list(devices)):
+    kind, devices = accelerators()
+    with torch.random.fork_rng(devices=devices, device_type=kind):
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - other libraries draw from the global state
         torch.manual_seed(seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -26,8 +25,14 @@ from tlcourse.backbones import preprocess
 from tlcourse.batches import Augment, TrainingBatches, model_device
 from tlcourse.checkpoints import fingerprint
 from tlcourse.datasets import ImageSet
+from tlcourse.describing import (
+    describe_augment,
+    describe_frozen,
+    describe_optimizer,
+    describe_schedule,
+    plain,
+)
 from tlcourse.feeding import Feeding
-from tlcourse.freezing import frozen_stages
 from tlcourse.history import History, Recorder
 from tlcourse.loop import Best, Loop, probabilities, train_epoch
 from tlcourse.optim import check_optimizer, trainable_parameters
@@ -44,6 +49,9 @@ from tlcourse.settings import (
 )
 
 __all__ = ["fit", "predict", "train_epoch"]
+
+_TRIED = 8
+"""Images that an augmentation is known by."""
 
 
 def fit(
@@ -108,7 +116,9 @@ def fit(
             activations, and so weights, differ by rounding.
         checkpoint: File written after every epoch. If it is there at the start, the training goes
             on from it and ends with the weights, bit for bit, of one that was never stopped. Call
-            `fit` with a network in the state in which that training began.
+            `fit` with a network in the state in which that training began. Every option is
+            compared, of optimizer and schedule as well; an augmentation is known by what it makes
+            of a few images, a frozen part by its numbers.
         gradients: Whether to write down the norm of each group's gradient in every step.
         seed: Seed of order, augmentation and dropout; the global generators stay as they were.
         progress: Whether to show a progress bar.
@@ -119,7 +129,7 @@ def fit(
     Raises:
         ValueError: If an argument is out of range, the head does not fit the classes, nothing
             may move, or optimizer and schedule do not belong together.
-        CheckpointMismatch: If the checkpoint belongs to another training.
+        CheckpointMismatch: If the checkpoint belongs to another training; it says what differs.
         FloatingPointError: If the loss is no longer a finite number.
 
     >>> from tlcourse.backbones import load_backbone
@@ -205,8 +215,12 @@ class _Plan:
         lowest = releases[max(releases)] if releases else None
         optimizer = make_optimizer(model, self.optimizer, releasing=lowest)
         check_optimizer(model, optimizer, releasing=lowest, stacklevel=4)
-        settings = {} if self.checkpoint is None else self._settings(optimizer)
-        weights = make_class_weights(self.class_weights, self.data)
+        steps, weights = (
+            self.epochs * len(batches),
+            make_class_weights(self.class_weights, self.data),
+        )
+        # Before a scheduler changes the optimizer's options.
+        settings = {} if self.checkpoint is None else self._settings(optimizer, steps, weights)
         return Loop(
             model=model,
             labels=self.data.val.labels,
@@ -214,7 +228,7 @@ class _Plan:
             batches=batches,
             loss_function=nn.CrossEntropyLoss(weight=weights).to(model_device(model)),
             optimizer=optimizer,
-            scheduler=make_scheduler(self.schedule, optimizer, self.epochs * len(batches)),
+            scheduler=make_scheduler(self.schedule, optimizer, steps),
             recorder=Recorder(optimizer, gradients=self.gradients, started=started),
             best=Best(self.keep),
             releases=releases,
@@ -235,30 +249,24 @@ class _Plan:
         _check_answers(feeding, self.data)
         return feeding
 
-    def _settings(self, optimizer: Optimizer) -> dict[str, Any]:
+    def _settings(self, optimizer: Optimizer, steps: int, weights: Tensor | None) -> dict[str, Any]:
         """Return what makes this training this one, as plain values, the same in any process."""
-        plain = ("epochs", "batch_size", "size", "keep", "views", "gradients", "seed")
-        named = ("augment", "schedule")
+        given = ("epochs", "batch_size", "size", "keep", "views", "cache", "gradients", "seed")
         train, val = self.data.train, self.data.val
+        in_words = weights is None or isinstance(self.class_weights, str)
+        some = preprocess(self.model, train.images[:_TRIED], self.size)
         return {
-            **{name: getattr(self, name) for name in plain},
-            **{name: _named(getattr(self, name)) for name in named},
+            **{name: getattr(self, name) for name in given},
+            "augment": describe_augment(self.augment, some.to(model_device(self.model)), self.seed),
             "unfreeze_at": dict(self.unfreeze_at or {}),
-            "class_weights": np.asarray(self.class_weights).tolist(),
+            "class_weights": self.class_weights if in_words else plain(weights),
             "model": f"{type(self.model).__name__}, "
             f"{sum(p.numel() for p in self.model.parameters())} parameters",
-            "frozen": list(frozen_stages(self.model)),
+            **describe_frozen(self.model),
             "images": fingerprint(train.images, train.labels, val.images, val.labels),
-            "optimizer": _named(optimizer),
-            "rates": [float(group["lr"]) for group in optimizer.param_groups],
+            **describe_optimizer(optimizer, self.model),
+            **describe_schedule(self.schedule, optimizer, steps, self.seed),
         }
-
-
-def _named(choice: object) -> str:
-    """Return a name that is the same in another process: partial's inside, or the type's."""
-    if isinstance(choice, partial):
-        return f"{_named(choice.func)}{choice.args}{sorted(choice.keywords.items())}"
-    return choice if isinstance(choice, str) else getattr(choice, "__name__", type(choice).__name__)
 
 
 def _check_answers(feeding: Feeding, data: ImageSet) -> None:

@@ -55,11 +55,11 @@ def make_optimizer(
 def make_class_weights(
     wanted: Literal["balanced"] | ArrayLike | Tensor | None, data: ImageSet
 ) -> Tensor | None:
-    """Return the weight of each class in the loss, float32 `(C,)`, or None for equal ones.
+    """Return the weight of each class in the loss, float32 `(C,)` on the CPU; None: all equal.
 
     Args:
         wanted: None; "balanced" for N / (C * images of the class), as scikit-learn weighs; or C
-            numbers of 0 or more.
+            numbers of 0 or more, a tensor of any type and on any device included.
         data: Its training labels are counted.
 
     Raises:
@@ -69,12 +69,25 @@ def make_class_weights(
         return None
     if isinstance(wanted, str):
         return _balanced(wanted, data)
-    weights = torch.as_tensor(wanted, dtype=torch.float32)
+    try:
+        weights = _numbers(wanted)
+    except (TypeError, ValueError):  # no numbers, or rows of different lengths
+        weights = torch.empty(0)
     if weights.shape != (data.num_classes,) or not (weights.isfinite() & (weights >= 0)).all():
         raise ValueError(
             f"expected {data.num_classes} finite class_weights of 0 or more, got {wanted}"
         )
     return weights
+
+
+def _numbers(wanted: ArrayLike | Tensor) -> Tensor:
+    """Return numbers of any kind, type and device as a float32 tensor of its own on the CPU."""
+    if isinstance(wanted, list | tuple):
+        wanted = [w.item() if isinstance(w, Tensor) else w for w in wanted]
+    if isinstance(wanted, Tensor):
+        # What has a gradient or lies on a GPU cannot be read as an array.
+        return wanted.detach().cpu().to(torch.float32, copy=True)
+    return torch.from_numpy(np.array(wanted, dtype=np.float32, order="C"))
 
 
 def _balanced(wanted: str, data: ImageSet) -> Tensor:
