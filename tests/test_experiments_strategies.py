@@ -1,21 +1,26 @@
 """Strategies are data; one run of each gives comparable scores."""
 
 import dataclasses
+import inspect
 import math
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.test_training import an_image_set
+from tlcourse.backbones import load_backbone
 from tlcourse.experiments import scoring, strategies
+from tlcourse.experiments.full import run_full
 from tlcourse.experiments.grid import Grid
 from tlcourse.experiments.named import NAMED, named_strategy
-from tlcourse.experiments.strategies import Strategy, run_strategy
+from tlcourse.experiments.starts import run_start
+from tlcourse.experiments.strategies import Strategy, fitted_to, run_strategy
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
-from tlcourse.training import predict
 
 GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
 WRITTEN = {
@@ -58,10 +63,11 @@ def test_the_written_grids_hold_the_nine_strategies():
 
 def test_the_package_has_the_nine_that_the_grids_hold():
     assert tuple(NAMED) == NAMES
+    model = load_backbone("mobilenet_v2", weights=None)  # what all grids are written for
     for grid in GRIDS:
         for entry in tomllib.loads(grid.read_text(encoding="utf-8"))["factors"]["strategy"]:
             written = dataclasses.replace(Strategy.from_data(entry), lr=None)
-            assert written == named_strategy(written.name)
+            assert written == fitted_to(named_strategy(written.name), model)
     with pytest.raises(ValueError, match=r"expected a strategy of scratch, .*; got 'hot'"):
         named_strategy("hot")
 
@@ -84,18 +90,59 @@ def test_what_starts_frozen_sends_no_gradient_down_at_first():
     assert run("frozen")["grad/backbone"] == 0
 
 
-def test_runs_that_choose_rates_leave_the_test_images_shut(monkeypatch):
-    opened = []
+class Shut(np.ndarray):
+    """Images that say their shape and nothing else: whoever reads one gets an error."""
 
-    def noting(model, images, **options):
-        opened.append(images)
-        return predict(model, images, **options)
+    def _read(self, *_, **__):
+        raise AssertionError("a test image was read")
 
-    monkeypatch.setattr(scoring, "predict", noting)
-    data = scoring.image_set("breast", "grouped")
-    assert "auc" not in run("frozen", test=False)
-    assert any(images is data.val.images for images in opened)
-    assert not any(images is data.test.images for images in opened)
+    __getitem__ = __iter__ = __array__ = __array_ufunc__ = __array_function__ = _read
+    astype = copy = tobytes = view = reshape = transpose = mean = _read
+
+
+def with_shut_test(data):
+    """Return a set whose test images cannot be read."""
+    return dataclasses.replace(
+        data, test=dataclasses.replace(data.test, images=data.test.images.view(Shut))
+    )
+
+
+RUNS = {
+    "strategy": lambda **test: run("frozen", **test),
+    "start": lambda **test: run_start("small", 16, 0, 1e-3, steps=4, size=32, **test),
+    "full": lambda **test: run_full(0, 1e-3, "flip", epochs=1, size=32, **test),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_that_choose_touch_no_test_image(monkeypatch, name):
+    shut = with_shut_test(an_image_set(train=24))
+    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: shut)
+    row = RUNS[name](test=False)
+    assert {"val_auc", "val_loss"} <= set(row)
+    assert not {"auc", "loss"} & set(row)
+    with pytest.raises(AssertionError, match="a test image was read"):
+        RUNS[name](test=True)
+
+
+def test_runs_that_choose_touch_no_shifted_or_spoiled_test_image(monkeypatch):
+    simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
+    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: with_shut_test(simulated))
+    row = run("frozen", test=False, shifts=["blur"], corruptions=["blur@5"])
+    assert "val_auc" in row
+    assert not [name for name in row if "blur" in name]
+
+
+def test_every_run_with_a_choice_of_test_images_is_among_those_that_were_tried():
+    """A new run function with `test` needs its line in `RUNS`."""
+    folder = Path(strategies.__file__).parent
+    found = {
+        name
+        for path in folder.glob("*.py")
+        for name, function in vars(import_module(f"tlcourse.experiments.{path.stem}")).items()
+        if name.startswith("run_") and "test" in inspect.signature(function).parameters
+    }
+    assert found == {f"run_{name}" for name in RUNS}
 
 
 def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
@@ -157,9 +204,78 @@ def test_rates_reach_the_groups():
     [
         ({"warmup": 0.1}, "expected a name"),
         ({"name": "a", "freezing": True}, "freezing"),
-        ({"name": "a", "backbone": 0.1, "decay": 0.5}, "backbone or decay, not both"),
     ],
 )
 def test_a_strategy_that_cannot_be_read_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         Strategy.from_data(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": ""}, "expected a name for the strategy, got ''"),
+        ({"backbone": 0.1, "decay": 0.5}, "a: give backbone or decay, not both"),
+        ({"release": {"stem": 0.5}}, "a: only what starts frozen is released"),
+        ({"freeze": True, "backbone": 0.1}, "a: a backbone that stays frozen has no rate"),
+        ({"freeze": True, "decay": 0.5}, "a: a backbone that stays frozen has no rate"),
+        ({"pretrained": "no"}, "a: expected pretrained True or False, got 'no'"),
+        ({"freeze": 1}, "a: expected freeze True or False, got 1"),
+        ({"freeze": True, "release": {"stem": 0}}, "a: expected release as shares .*'stem': 0"),
+        ({"freeze": True, "release": {"stem": 1.0}}, "a: expected release as shares"),
+        ({"freeze": True, "release": {"stem": "half"}}, "a: expected release as shares"),
+        ({"freeze": True, "release": ["stem"]}, "a: expected release as shares"),
+        ({"warmup": -0.1}, "a: expected warmup from 0 to 1, got -0.1"),
+        ({"warmup": 1.1}, "a: expected warmup from 0 to 1, got 1.1"),
+        ({"warmup": math.nan}, "a: expected warmup from 0 to 1, got nan"),
+        ({"backbone": 0}, "a: expected backbone above 0, got 0"),
+        ({"backbone": math.inf}, "a: expected backbone above 0, got inf"),
+        ({"decay": 1.5}, "a: expected decay above 0 and at most 1, got 1.5"),
+        ({"decay": True}, "a: expected decay above 0 and at most 1, got True"),
+        ({"lr": 0}, "a: expected lr above 0, or None, got 0"),
+    ],
+)
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda options: Strategy(**options),
+        Strategy.from_data,
+        lambda options: dataclasses.replace(Strategy("b"), **options),
+    ],
+    ids=["built", "read", "replaced"],
+)
+def test_a_strategy_that_contradicts_itself_is_refused_however_it_is_built(build, options, message):
+    with pytest.raises(ValueError, match=message):
+        build({"name": "a", **options})
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_a_named_stage_is_that_stage_and_an_unknown_one_is_refused(name):
+    model = load_backbone(name, weights=None)
+    own = Strategy("mine", freeze=True, release={"stage3": 0.5, "stem": 0.7})
+    assert fitted_to(own, model) == own
+    for unknown in ("stage9", "head", "head-0", "top"):
+        wrong = dataclasses.replace(own, release={unknown: 0.5})
+        with pytest.raises(ValueError, match=rf"mine releases '{unknown}'.*\(stem, .*stage4"):
+            fitted_to(wrong, model)
+
+
+def test_stages_counted_from_the_head_end_at_the_stem():
+    model = load_backbone("resnet18", weights=None)
+    own = Strategy("mine", freeze=True, release={"head-7": 0.4, "head-2": 0.2, "stem": 0.3})
+    assert fitted_to(own, model).release == {"stem": 0.3, "stage3": 0.2}
+
+
+def test_a_run_counts_stages_from_the_head_too():
+    strategy = {
+        "name": "mine",
+        "pretrained": False,
+        "freeze": True,
+        "release": {"head-1": 0.5},
+    }
+    given = {"images": 16, "seed": 0, "lr": 1e-3, "steps": 4, "size": 32}
+    row = run_strategy(strategy, backbone="resnet18", **given)
+    assert row["drift/stage4"] > 0
+    assert row["drift/stage3"] == 0
+    with pytest.raises(ValueError, match=r"mine releases 'stage5'.*\(stem, .*stage4"):
+        run_strategy({**strategy, "release": {"stage5": 0.5}}, backbone="resnet18", **given)

@@ -24,7 +24,8 @@ from tlcourse.detectors import InvalidOutcome, load_detector, read_outcome, trai
 from tlcourse.detectors import trials as trials_module
 from tlcourse.detectors.orders import HEAD_LR
 from tlcourse.detectors.outcomes import held
-from tlcourse.experiments.named import NAMED, fitted_to
+from tlcourse.experiments.named import NAMED
+from tlcourse.experiments.strategies import Strategy, fitted_to
 
 DRAWS = 20
 NETWORK = "shufflenet_v2_x0_5"
@@ -279,6 +280,20 @@ def test_a_part_of_one_class_is_refused_before_training(tmp_path, part):
 def test_stages_to_release_are_counted_from_the_head(name, stages):
     model = backbones.load_backbone(name, weights=None)
     assert list(fitted_to(NAMED["gradual"], model).release) == stages
+
+
+def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
+    own = Strategy("mine", freeze=True, release={"stage4": 0.5})
+    given = {"backbone": "resnet18", "epochs": 2, "size": 32, "progress": False}
+    made = train_detector(
+        an_image_set(), tmp_path / "a", strategy=replace(own, pretrained=False), **given
+    )
+    assert made.run["training"]["releases"] == {"stage4": 2}
+    wrong = replace(own, pretrained=False, release={"stage5": 0.5})
+    with pytest.raises(
+        ValueError, match=r"mine releases 'stage5': .*ResNet \(stem, stage1, .*, stage4\)"
+    ):
+        train_detector(an_image_set(), tmp_path / "b", strategy=wrong, **given)
 
 
 # Stopped and started again -------------------------------------------------------------------

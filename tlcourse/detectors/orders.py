@@ -85,7 +85,7 @@ class Order:
         then, now = begun.get("arguments", {}), self.arguments()
         differing = [key for key in now if then.get(key) != now[key]]
         if differing:
-            what = "; ".join(f"{k}: {_said(then, k)} then, {_said(now, k)} now" for k in differing)
+            what = "; ".join(f"{k}: {_differing(then, now, k)}" for k in differing)
             state = "a finished training" if begun["finished"] else "an interrupted training"
             raise InvalidOutcome(
                 f"{folder} holds {state} with other arguments ({what}): give those it was started "
@@ -106,7 +106,9 @@ def _rates(strategy: Strategy, lr: float | Sequence[float] | None) -> tuple[floa
     return tuple(float(rate) for rate in rates)
 
 
-def _said(arguments: dict[str, Any], key: str) -> str:
-    value = arguments.get(key)
-    named = key == "strategy" and isinstance(value, dict)
-    return str(value["name"]) if named and value else repr(value)
+def _differing(then: dict[str, Any], now: dict[str, Any], key: str) -> str:
+    said = [arguments.get(key) for arguments in (then, now)]
+    names = [value["name"] for value in said if key == "strategy" and isinstance(value, dict)]
+    if len(set(names)) == 2:  # else the names do not tell the strategies apart
+        return "{} then, {} now".format(*names)
+    return "{!r} then, {!r} now".format(*said)

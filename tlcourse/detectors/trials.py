@@ -14,8 +14,7 @@ from torch import nn
 from tlcourse.backbones import load_backbone, stages
 from tlcourse.batches import shuffled_batches
 from tlcourse.detectors.orders import Order
-from tlcourse.experiments.named import fitted_to
-from tlcourse.experiments.strategies import BATCH_SIZE, Strategy
+from tlcourse.experiments.strategies import BATCH_SIZE, Strategy, fitted_to
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.history import History
 from tlcourse.optim import warmup_cosine

@@ -6,17 +6,20 @@ what is released when, how the rates are spread over the stages, how long they w
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from tlcourse.backbones import load_backbone
+from tlcourse.backbones import load_backbone, stages
 from tlcourse.batches import shuffled_batches
 from tlcourse.datasets import ImageSet
 from tlcourse.experiments.scoring import image_set, other_scores, scores
@@ -36,6 +39,8 @@ WATCHED = 8
 FIRST_STEPS = 5
 """Steps over which the first gradients are averaged."""
 
+_FROM_HEAD = re.compile(r"head-([1-9]\d*)")
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -45,11 +50,18 @@ class Strategy:
         name: What tables and pictures call it.
         pretrained: Whether it starts from ImageNet weights, or from random ones.
         freeze: Whether everything but the head is frozen at the start.
-        release: Stages to unfreeze (with all above), with the share of the epochs before it.
+        release: Stages to unfreeze (with all above), with the share of the epochs before it, above
+            0 and below 1; for what starts frozen. A stage's name is that stage of the network;
+            `"head-1"` is the stage next to the head, `"head-2"` the one below, and so on, in
+            whatever network (see `fitted_to`).
         warmup: Share of the steps in which the rates rise from zero; then a cosine falls to zero.
-        backbone: Rate of the backbone over that of the head; with `decay`, leave it at 1.
-        decay: Factor from one stage's rate to the next lower one's.
-        lr: Rate of the head, if it was chosen for this strategy.
+        backbone: Rate of the backbone over that of the head, above 0; with `decay`, leave it at 1.
+        decay: Factor from one stage's rate to the next lower one's, above 0 and at most 1.
+        lr: Rate of the head, above 0, if it was chosen for this strategy.
+
+    Raises:
+        ValueError: If an option is out of range, rates are given in two ways, or the frozen
+            backbone gets a rate, or what is not frozen a release.
 
     >>> Strategy.from_data({"name": "lp_ft", "freeze": True, "release": {"stem": 0.5}}).warmup
     0.0
@@ -64,20 +76,52 @@ class Strategy:
     decay: float = 1.0
     lr: float | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"expected a name for the strategy, got {self.name!r}")
+        for option, (expected, holds) in self._ranges().items():
+            if not holds:
+                raise ValueError(
+                    f"{self.name}: expected {option} {expected}, got {getattr(self, option)!r}"
+                )
+        if self.backbone != 1 and self.decay != 1:
+            raise ValueError(f"{self.name}: give backbone or decay, not both")
+        if self.release and not self.freeze:
+            raise ValueError(f"{self.name}: only what starts frozen is released: add freeze=True")
+        if self.freeze and not self.release and (self.backbone, self.decay) != (1, 1):
+            raise ValueError(
+                f"{self.name}: a backbone that stays frozen has no rate: leave backbone and decay "
+                "at 1, or release stages"
+            )
+
+    def _ranges(self) -> dict[str, tuple[str, bool]]:
+        """Return for each option what is expected of it, and whether it is so."""
+        shares = self.release.values() if isinstance(self.release, Mapping) else [math.nan]
+        return {
+            "pretrained": ("True or False", isinstance(self.pretrained, bool)),
+            "freeze": ("True or False", isinstance(self.freeze, bool)),
+            "release": (
+                "as shares of the epochs above 0 and below 1, by stage",
+                all(_number(share) and 0 < share < 1 for share in shares),
+            ),
+            "warmup": ("from 0 to 1", _number(self.warmup) and 0 <= self.warmup <= 1),
+            "backbone": ("above 0", _number(self.backbone) and self.backbone > 0),
+            "decay": ("above 0 and at most 1", _number(self.decay) and 0 < self.decay <= 1),
+            "lr": ("above 0, or None", self.lr is None or (_number(self.lr) and self.lr > 0)),
+        }
+
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Strategy:
         """Build a strategy from a table of a grid file.
 
         Raises:
-            ValueError: If the name lacks, a key is unknown, or rates are given in two ways.
+            ValueError: If the name lacks, a key is unknown, or options are as `Strategy` refuses
+                them.
         """
         known = {entry.name for entry in fields(cls)}
         if "name" not in data or set(data) - known:
             raise ValueError(f"expected a name and some of {sorted(known)}, got {sorted(data)}")
-        strategy = cls(**data)
-        if strategy.backbone != 1 and strategy.decay != 1:
-            raise ValueError(f"{strategy.name}: give backbone or decay, not both")
-        return strategy
+        return cls(**data)
 
     def releases(self, epochs: int) -> dict[str, int]:
         """Return the epoch before which each stage is released, 2 at the earliest."""
@@ -95,6 +139,37 @@ class Strategy:
         if self.decay != 1:
             return param_groups(model, head_lr=lr, decay=self.decay, releasing=lowest)
         return param_groups(model, head_lr=lr, backbone_lr=lr * self.backbone, releasing=lowest)
+
+
+def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
+    """Return the strategy with all stages it releases named as `model` names them.
+
+    Args:
+        strategy: Any. `"head-1"`, `"head-2"`, ... count from the head down; where a network is too
+            short, the stem stands for what it lacks. Other names are the network's own.
+        model: A classifier of torchvision.
+
+    Raises:
+        ValueError: If the model has no stage of a name; the message lists those it has.
+
+    >>> from torchvision.models import resnet18
+    >>> strategy = Strategy("a", freeze=True, release={"head-1": 0.2, "stage3": 0.4, "head-9": 0.6})
+    >>> list(fitted_to(strategy, resnet18()).release)
+    ['stage4', 'stage3', 'stem']
+    """
+    below = list(stages(model))[:-1]
+    release = dict[str, float]()
+    for stage, share in strategy.release.items():
+        place = _FROM_HEAD.fullmatch(stage)
+        name = below[max(0, len(below) - int(place[1]))] if place else stage
+        if name not in below:
+            raise ValueError(
+                f"{strategy.name} releases {stage!r}: expected stages of {type(model).__name__} "
+                f"({', '.join(below)}), or head-1, head-2, ... counted from the head"
+            )
+        # Where several fall on one stage, it is released with the first.
+        release[name] = min(share, release.get(name, share))
+    return replace(strategy, release=release)
 
 
 def run_strategy(
@@ -130,7 +205,8 @@ def run_strategy(
         backbone: A classifier of torchvision.
         steps: Optimizer steps that every strategy gets.
         size: Side in pixels at which the network sees the images.
-        test: Whether to score the test images; a run that chooses rates leaves them shut.
+        test: Whether to score the test images, shifted and spoiled ones included; a run that
+            chooses rates leaves them shut.
 
     Returns:
         Scores by name; `cka/STAGE` and `drift/STAGE` compare with the start of the same run,
@@ -159,7 +235,7 @@ def run_strategy(
         "val_auc": validated["auc"],
         "val_loss": validated["loss"],
         **(scores(model, data.test, size) if test else {}),
-        **other_scores(model, data.test, shifts, corruptions, size),
+        **(other_scores(model, data.test, shifts, corruptions, size) if test else {}),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},
         **{f"drift/{s}": float(v) for s, v in drift_by_stage(start, model).items()},
@@ -192,6 +268,7 @@ def train_by(
     """Train by a strategy for about `steps` optimizer steps, whole epochs, and keep the last."""
     per_epoch = len(shuffled_batches(len(data.train), BATCH_SIZE, torch.Generator()))
     epochs = max(2, round(steps / per_epoch))
+    strategy = fitted_to(strategy, model)
     groups = strategy.groups(model, lr, epochs)
     # The last epoch's weights count, so the validation images are scored once, at the end: in every
     # one of 27 epochs they would take as long as the 50 training images of the smallest runs.
@@ -212,6 +289,10 @@ def train_by(
         seed=seed,
         progress=False,
     )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _first_gradients(history: History) -> dict[str, float]:
