@@ -12,8 +12,11 @@ import pytest
 
 from tlcourse.experiments import Grid, RunsFailed, WorkersLost, read_runs, run_grid
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 GRID = Grid({"seed": range(16)})
+WAIT_SECONDS = 600
+"""Nothing here takes that long, on however busy a machine."""
 
 
 class Cluster:
@@ -43,6 +46,10 @@ class Cluster:
             *("--nthreads", str(threads), "--local-directory", str(self.folder)),
         )
 
+    def wait_for_workers(self, count):
+        with distributed.Client(self.address, timeout=WAIT_SECONDS, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=WAIT_SECONDS)
+
     def close(self):
         for process in self.processes:
             process.kill()
@@ -62,8 +69,8 @@ def path(tmp_path):
     return tmp_path / "rows.jsonl"
 
 
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "waited for too long"
         time.sleep(0.05)
@@ -81,19 +88,24 @@ def soon(condition, action):
     return thread
 
 
-def logged(tmp_path):
-    """Return a function for workers that notes in a file who begins which run, and its notes."""
-    log = tmp_path / "begun.txt"
+def logged(tmp_path, held):
+    """Return a function for workers that notes in a file who begins which run, and its notes.
 
-    def work(seed):
-        with log.open("a") as file:
-            file.write(f"{seed} {os.getpid()}\n")
-        time.sleep(0.2)
-        return {"score": seed / 2, "process": os.getpid()}
+    A run goes on once `held` of the processes that began one so far says no: what must happen
+    meanwhile happens, however slow the machine is.
+    """
+    log = tmp_path / "begun.txt"
 
     def begun():
         text = log.read_text() if log.exists() else ""
         return [tuple(map(int, line.split())) for line in text.splitlines()]
+
+    def work(seed):
+        with log.open("a") as file:
+            file.write(f"{seed} {os.getpid()}\n")
+        while held([process for _, process in begun()]):
+            time.sleep(0.05)
+        return {"score": seed / 2, "process": os.getpid()}
 
     return work, begun
 
@@ -101,12 +113,18 @@ def logged(tmp_path):
 @pytest.mark.slow
 def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, path, tmp_path):
     victim, other = cluster.add_worker(), cluster.add_worker()
-    work, begun = logged(tmp_path)
+    cluster.wait_for_workers(2)
+    mark = victim.pid
+
+    def held(begun):
+        # The victim stays in its second run, where it is killed; the other waits until it is there.
+        return (begun.count(mark) >= 2) == (os.getpid() == mark)
+
+    work, begun = logged(tmp_path, held)
 
     def busy():
-        rows = read_runs(path)
         begun_by_victim = [seed for seed, process in begun() if process == victim.pid]
-        return len(rows) >= 4 and len(begun_by_victim) >= 2
+        return len(read_runs(path)) >= 4 and len(begun_by_victim) >= 2
 
     killer = soon(busy, lambda: os.kill(victim.pid, signal.SIGKILL))
     table = run_grid(work, GRID, path, scheduler=cluster.address, progress=False)
@@ -127,7 +145,8 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(cluster, path, tmp_path):
 def test_one_worker_with_one_core_is_used_and_one_that_joins_later_too(cluster, path, tmp_path):
     """joblib alone would make all runs in this process when it sees a single core."""
     cluster.add_worker()
-    work, _ = logged(tmp_path)
+    # The third run waits for the worker that joins.
+    work, _ = logged(tmp_path, lambda begun: len(begun) > 2 and len(set(begun)) < 2)
     joins = soon(lambda: len(read_runs(path)) >= 2, cluster.add_worker)
     grid = Grid({"seed": range(40)})
     table = run_grid(work, grid, path, scheduler=cluster.address, progress=False)
@@ -136,8 +155,13 @@ def test_one_worker_with_one_core_is_used_and_one_that_joins_later_too(cluster, 
 
 
 @pytest.mark.slow
-def test_a_run_that_kills_every_worker_fails_and_the_others_go_on(tmp_path, path):
-    """joblib alone would wait forever for a task that Dask gives up."""
+@pytest.mark.parametrize(("workers", "threads"), [(2, 1), (1, 3)])
+def test_a_run_that_kills_every_worker_fails_and_the_others_go_on(tmp_path, path, workers, threads):
+    """joblib alone would wait forever for a task that Dask gives up.
+
+    Dask gives up what waited on the workers that died, too: with three threads all runs that are
+    left.
+    """
 
     def work(seed):
         if seed == 2:
@@ -146,8 +170,11 @@ def test_a_run_that_kills_every_worker_fails_and_the_others_go_on(tmp_path, path
             raise ArithmeticError("on purpose")
         return {"score": seed}
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": workers, "threads_per_worker": threads, "dashboard_address": None}
+    # `LocalCluster` itself, unlike `dask worker`, drops for good what is not back in 15 seconds.
+    patience = {"distributed.deploy.lost-worker-timeout": f"{WAIT_SECONDS}s"}
     with (
+        dask.config.set(patience),
         distributed.LocalCluster(local_directory=str(tmp_path), **options) as nannies,
         pytest.raises(RunsFailed, match="2 of 6 runs failed") as info,
     ):
@@ -186,7 +213,7 @@ def test_what_workers_cannot_import_is_told(cluster, path, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_scheduler_that_ends_is_told_and_another_goes_on(cluster, path, tmp_path):
     cluster.add_worker()
-    work, _ = logged(tmp_path)
+    work, _ = logged(tmp_path, lambda begun: len(begun) > 4)
     ends = soon(lambda: len(read_runs(path)) >= 3, cluster.close)
     with pytest.raises(WorkersLost, match="rows that were written are safe"):
         run_grid(work, GRID, path, scheduler=cluster.address, progress=False)

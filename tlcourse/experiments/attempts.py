@@ -27,13 +27,24 @@ WATCH_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run: its row of the table, or an error with its traceback."""
+    """What became of one run: its row of the table, or an error with its traceback.
+
+    Attributes:
+        key: Of the run.
+        run: Its factors.
+        row: Its row, if it has one.
+        error: What went wrong, in a line.
+        trace: The traceback of that.
+        lost: The job, if a worker process died over this run or over one beside it: which of the
+            two was the cause, only a run with nothing beside it can tell.
+    """
 
     key: str
     run: Run
     row: dict[str, Any] | None = None
     error: str = ""
     trace: str = ""
+    lost: Job | None = None
 
 
 def attempt(job: Job) -> Outcome:

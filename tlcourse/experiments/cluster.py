@@ -22,7 +22,7 @@ from joblib._dask import DaskDistributedBackend
 
 from tlcourse.experiments.attempts import Job, Outcome, attempt, describe
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 30
 """How long a scheduler may take to answer."""
 
 WORKER_SECONDS = 60
@@ -46,8 +46,8 @@ class GridBackend(DaskDistributedBackend):  # type: ignore[misc]
     def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
         """Hand a task to the scheduler; if it gives the task up, that is its outcome."""
         future = super().submit(func, callback)
-        (_, ((key, run, _),), _) = func.items[0]
-        future.add_done_callback(partial(_given_up, callback, key, run))
+        (_, (job,), _) = func.items[0]
+        future.add_done_callback(partial(_given_up, callback, job))
         return future
 
 
@@ -57,7 +57,8 @@ def open_cluster(address: str) -> Iterator[None]:
 
     Scheduler and workers need this package and the module of the function, in the same versions;
     give each worker one thread (`dask worker ADDRESS --nthreads 1`). A run that a killed worker
-    had is made by another; after four workers that died over one run it counts as failed.
+    had is made by another. What four workers died over Dask gives up, the run that ends them and
+    those that waited beside it alike: such an outcome has its job in `lost`.
 
     Raises:
         ConnectionError: If no scheduler answers there, or it gets no worker.
@@ -71,7 +72,10 @@ def open_cluster(address: str) -> Iterator[None]:
         ) from error
     with client:
         _await_worker(client, address)
-        with joblib.parallel_config(backend=GridBackend(client=client)):
+        # Without a wait of its own: joblib would take ten seconds without workers, while those that
+        # a run has ended are started anew, for an error.
+        backend = GridBackend(client=client, wait_for_workers_timeout=0)
+        with joblib.parallel_config(backend=backend):
             yield
 
 
@@ -95,10 +99,11 @@ def _await_worker(client: distributed.Client, address: str) -> None:
         ) from error
 
 
-def _given_up(callback: Callable[[Any], None], key: str, run: dict[str, Any], future: Any) -> None:
+def _given_up(callback: Callable[[Any], None], job: Job, future: Any) -> None:
     error = future.exception()
     if error is not None:
         cause = f" ({describe(error.__cause__)})" if error.__cause__ else ""
         text = f"the cluster gave this run up: {describe(error)}{cause}"
         trace = "".join(traceback.format_exception(error))
-        callback([Outcome(key, run, error=text, trace=trace)])
+        lost = job if isinstance(error, distributed.KilledWorker) else None
+        callback([Outcome(*job[:2], error=text, trace=trace, lost=lost)])

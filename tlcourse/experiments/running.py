@@ -70,9 +70,9 @@ def run_grid(
         time; see `read_runs`.
 
     Raises:
-        RunsFailed: At the end, if the function raised errors; it names the runs. The next call
-            tries them again.
-        WorkersLost: If worker processes are gone that nobody replaces.
+        RunsFailed: At the end, if the function raised errors, or workers died over a run even with
+            nothing beside it; it names the runs. The next call tries them again.
+        WorkersLost: If the scheduler is gone, or processes of this machine cannot take up runs.
         OSError: If a row cannot be written (a full disk). No half row is left.
         ValueError: If `workers` is out of range, or the table holds something else.
 
