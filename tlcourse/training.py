@@ -118,7 +118,8 @@ def fit(
             on from it and ends with the weights, bit for bit, of one that was never stopped. Call
             `fit` with a network in the state in which that training began. Every option is
             compared, of optimizer and schedule as well; an augmentation is known by what it makes
-            of a few images, a frozen part by its numbers.
+            of a few images (it is called twice before the first step), a frozen part by its
+            numbers.
         gradients: Whether to write down the norm of each group's gradient in every step.
         seed: Seed of order, augmentation and dropout; the global generators stay as they were.
         progress: Whether to show a progress bar.
