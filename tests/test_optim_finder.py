@@ -44,9 +44,9 @@ def data():
     return ImageSet("brightness", *parts, classes=("dark", "bright"))
 
 
-def a_model(name="shufflenet_v2_x0_5"):
+def a_model(name="shufflenet_v2_x0_5", seed=0):
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return models.get_model(name, num_classes=2)
 
 
@@ -137,7 +137,7 @@ def test_nothing_of_model_optimizer_and_generators_changes(data, kind, end):
     before = whole_state(model, optimizer)
     options = {
         "optimizer": optimizer,
-        "high": 1e30 if end == "the weights overflow" else 1.0,
+        "high": {"the weights overflow": 1e30, "to the end": 1e-3}.get(end, 1.0),
         "augment": drawing(ENDS[end]),
     }
     if isinstance(ENDS[end], BaseException):
@@ -267,12 +267,72 @@ def test_networks_with_auxiliary_heads_are_tried_out(data):
     assert np.isfinite(quick(model, data, size=64, high=1e-4).table["loss"]).all()
 
 
+@pytest.fixture(scope="module")
+def many():
+    """Enough images for batches and held-back images on which batch-norm is no lottery."""
+    parts = (a_split(n, seed) for seed, n in enumerate((96, 8, 8)))
+    return ImageSet("brightness", *parts, classes=("dark", "bright"))
+
+
+def tried(data, optimizer, seed, **options):
+    model = a_model(seed=seed)
+    given = {"optimizer": MAKERS[optimizer], "steps": 60, "batch_size": 16, "seed": seed}
+    return quick(model, data, **given | options)
+
+
+def trained_losses(data, optimizer, rate, seed):
+    """Losses of the held-back images before and after 20 steps with one rate."""
+    table = tried(data, optimizer, seed, steps=20, low=rate, high=1.001 * rate).table
+    return table["smoothed"].iloc[[0, -1]]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_every_seed_finds_a_rate_and_the_rates_are_alike(many, optimizer):
+    found = [tried(many, optimizer, seed).suggestion for seed in range(4)]
+    assert not np.isnan(found).any()
+    assert max(found) < 10 * min(found)
+
+
 @pytest.mark.parametrize("optimizer", MAKERS)
-def test_the_suggestion_trains_and_a_tiny_rate_does_not(data, optimizer):
-    model = a_model()
-    result = quick(model, data, optimizer=MAKERS[optimizer], steps=60)
-    assert 1e-5 < result.suggestion < 0.3
+def test_the_suggestion_trains_and_a_tiny_rate_does_not(many, optimizer):
+    result = tried(many, optimizer, 0)
     assert f"suggested rate {result.suggestion:.2g}" in repr(result)
+    first, last = trained_losses(many, optimizer, result.suggestion, 0)
+    assert last < 0.8 * first
+    first, last = trained_losses(many, optimizer, 1e-3 * result.suggestion, 0)
+    assert last > 0.9 * first
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_labels_that_no_image_tells_give_no_rate(many, optimizer):
+    drawn = np.random.default_rng(5).permutation(many.train.labels)
+    unlearnable = many.with_train(Split(many.train.images, drawn))
+    found = [tried(unlearnable, optimizer, seed).suggestion for seed in range(2)]
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_rates_far_too_small_give_no_rate(many, optimizer):
+    result = tried(many, optimizer, 0, low=1e-9, high=1e-7)
+    assert math.isnan(result.suggestion)
+    assert "raise `high`" in result.note
+
+
+def test_the_images_that_the_loss_is_measured_on_are_not_trained_on(many):
+    probed, trained = finder._divided(many.train, 32, seed=1)
+    both = np.concatenate([probed.images, trained.images])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, many.train.images))
+    assert np.bincount(probed.labels).tolist() == [16, 16]
+    few = many.train.select(np.arange(9))
+    assert len(finder._divided(few, 32, seed=1)[0]) == 3
+
+
+def test_dropout_adds_no_noise_to_the_loss(many):
+    """All steps leave out the same units, so that a still network has one loss."""
+    with torch.random.fork_rng():
+        model = models.get_model("mobilenet_v2", num_classes=2, dropout=0.5)
+    losses = quick(model, many, low=1e-20, high=1e-19, steps=10, optimizer=SGD).table["loss"]
+    assert losses.std() < 1e-6
 
 
 def test_the_same_seed_gives_the_same_table_and_another_seed_another(data):
@@ -336,6 +396,7 @@ def test_the_warning_about_the_optimizer_points_at_the_caller(data):
         ({"class_weights": "equal"}, "'balanced' or numbers, got 'equal'"),
         ({"augment": "rotate"}, "expected augment None, 'flip' or a function"),
         ({"batch_size": 1}, "batch-norm needs two images"),
+        ({"held_back": 1}, "expected held_back from 2 and at least 4 training images"),
     ],
 )
 def test_impossible_tests_are_refused(data, options, message):
@@ -354,44 +415,62 @@ def test_a_model_that_cannot_be_tried_out_is_refused(data):
         quick(model, data, optimizer=still)
 
 
-def valley(noise=0.0, seed=0, depth=0.5):
-    """Losses that are flat to 1e-4, fall to 1e-2 and break out beyond 1e-1."""
+def valley(noise=0.0, seed=0, depth=0.5, jitter=0.0):
+    """Losses of 32 images, flat to 1e-4, falling to 1e-2, breaking out beyond 1e-1.
+
+    `noise` is the spread of the images' falls, `jitter` that of whole steps.
+    """
     height = np.interp(np.log10(RATES), [-6, -4, -2, -1, 0], [0, 0, -depth, -depth, 3])
-    return 0.7 + height + noise * np.random.default_rng(seed).standard_normal(len(RATES))
+    rng = np.random.default_rng(seed)
+    images = noise * rng.standard_normal((len(RATES), 32)).cumsum(axis=0) / 10
+    return 0.7 + (height + jitter * rng.standard_normal(len(RATES)))[:, None] + images
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02, 0.05])
-def test_the_suggestion_lies_on_the_descent(noise):
-    rate, note = suggest(RATES, valley(noise), 0.9)
-    assert 1e-4 < rate < 1e-2
+@pytest.mark.parametrize("jitter", [0.0, 0.02, 0.1])
+def test_the_suggestion_lies_in_the_middle_of_the_fall(jitter):
+    rate, note = suggest(RATES, valley(jitter=jitter), 0.5)
+    assert 3e-4 < rate < 3e-3
     assert note == ""
 
 
 def test_the_suggestion_hardly_depends_on_the_noise():
-    found = [suggest(RATES, valley(0.05, seed), 0.9)[0] for seed in range(20)]
-    assert np.std(np.log10(found)) < 0.3
+    found = [suggest(RATES, valley(0.2, seed, jitter=0.05), 0.5)[0] for seed in range(20)]
+    assert max(found) < 6 * min(found)
 
 
-def test_noise_alone_is_seldom_taken_for_a_fall():
-    noise = [valley(0.05, seed, depth=0.0)[:80] for seed in range(100)]
-    found = [suggest(RATES[:80], losses, 0.9)[0] for losses in noise]
+def test_the_suggestion_does_not_depend_on_where_the_flat_part_begins():
+    losses = valley() - 1e-6 * np.arange(len(RATES))[:, None]  # a tiny fall before the true one
+    whole, _ = suggest(RATES, losses, 0.5)
+    late, _ = suggest(RATES[20:], losses[20:], 0.5)
+    assert late == pytest.approx(whole, rel=0.2)
+
+
+@pytest.mark.parametrize(("noise", "jitter"), [(1.0, 0.0), (0.0, 0.3), (0.5, 0.1)])
+def test_noise_alone_is_seldom_taken_for_a_fall(noise, jitter):
+    losses = [valley(noise, seed, depth=0.0, jitter=jitter)[:80] for seed in range(100)]
+    found = [suggest(RATES[:80], each, 0.5)[0] for each in losses]
     assert np.isnan(found).sum() >= 95
 
 
+def test_a_sure_but_tiny_fall_gives_no_rate():
+    assert math.isnan(suggest(RATES, valley(depth=0.02), 0.5)[0])
+
+
 def test_a_loss_that_only_rises_gives_no_rate():
-    rate, note = suggest(RATES, np.linspace(0.5, 2, 100), 0.9)
+    rate, note = suggest(RATES, np.linspace(0.5, 2, 100)[:, None] + np.linspace(0, 0.1, 8), 0.5)
     assert math.isnan(rate)
     assert "lower `low`" in note
 
 
 def test_losses_after_the_first_that_is_no_number_are_ignored():
     losses = valley()
-    losses[90:] = [math.nan, *([0.0] * 9)]
-    assert suggest(RATES, losses, 0.9) == suggest(RATES, losses[:90], 0.9)
+    losses[90:] = 0.0
+    losses[90, 5] = math.nan
+    assert suggest(RATES, losses, 0.5) == suggest(RATES, losses[:90], 0.5)
 
 
 def test_a_loss_still_falling_at_the_end_says_so():
-    rate, note = suggest(RATES, np.linspace(0.7, 0.1, 100), 0.9)
+    rate, note = suggest(RATES, np.linspace(0.7, 0.1, 100)[:, None] + np.linspace(0, 0.1, 8), 0.5)
     assert rate == pytest.approx(1e-3, rel=0.1)
     assert "raise `high`" in note
 

@@ -49,7 +49,7 @@ def test_the_rate_test_shows_the_smoothed_loss_on_a_log_axis_and_the_suggestion(
     np.testing.assert_array_equal(line.get_ydata(), result.table["smoothed"])
     np.testing.assert_array_equal(dots.get_ydata(), result.table["loss"])
     assert list(mark.get_xdata()) == [1e-3, 1e-3]
-    assert sorted(texts(ax)) == ["loss of each batch", "smoothed loss", "suggested: 0.001"]
+    assert sorted(texts(ax)) == ["loss at each step", "smoothed loss", "suggested: 0.001"]
 
 
 def test_the_rate_test_tells_lines_apart_by_more_than_colour():

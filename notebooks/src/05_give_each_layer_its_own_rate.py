@@ -157,14 +157,15 @@ explore_rates(pretrained(seed=0))
 # ## 3 Find a rate to start from
 #
 # All these rates hang on the head's. Where does that come from? The *range test* trains a copy
-# while the rate rises at every step, from far too small to far too large. In the ideal curve the
-# loss stands still, falls, and breaks out. Suggested is the middle, on the log axis, of the longest
-# fall. Here only the last stage and the head train, so that it takes seconds.
+# while the rate rises at every step, from far too small to far too large, and measures the loss of
+# the same few images, held back from training. In the ideal curve it stands still, falls, and
+# breaks out. Suggested is the rate at which half of the first clear fall was done. Here only the
+# last stage and the head train, so that it takes seconds.
 #
 # Will three seeds agree?
 
 # %% [markdown] tags=["instructor"]
-# - Say: A range test is a start, no verdict. Three seeds, three answers.
+# - Say: A range test is a start, no verdict. Seeds agree on the power of ten, not on the number.
 # - Wrong: They take the suggestion for the best rate.
 # - Ask: Would you trust one seed? What would you compare the suggestion with?
 # - Late: Skip the section; say that validation chooses.
@@ -180,17 +181,16 @@ for seed in range(3):
     assert not freezing.freeze_report(kept, model)["weights_moved"].any()
 found = pd.Series({seed: result.suggestion for seed, result in tests.items()})
 print(f"largest suggestion over smallest: {found.max() / found.min():.1f}")
-assert found.isna().any() or found.max() > 1.5 * found.min()  # one found nothing, or they differ
+assert found.max() < 10 * found.min()  # they agree on the power of ten
 ax = plots.rate_test(tests[0], title=f"One of three: it suggests {tests[0].suggestion:.2g}")
-plots.show(
-    ax, alt="Loss by rate, log axis: it falls unevenly, then breaks out; the suggestion dashed"
-)
+plots.show(ax, alt="Loss by rate, log axis: it falls, then breaks out; the suggestion dashed")
 
 # %% [markdown]
-# The network itself was not touched; the test trains a copy. Look how far the three suggestions
-# lie apart: only the new head and the order of a few small batches differ. So a suggestion is a
-# start and no verdict. Run several seeds, with more steps than here, and let validation decide.
-# Below we keep the usual `1e-3` for the head.
+# The network itself was not touched; the test trains a copy. The three suggestions lie close
+# together, though each seed has a head, batches and held-back images of its own. That makes none of
+# them the best rate: the test saw each rate for one step, you will train with one for many. So a
+# suggestion is a start and no verdict; validation decides. Below we keep the usual `1e-3` for the
+# head.
 #
 # ## 4 Does a stage drift as far as its rate lets it?
 #
@@ -454,7 +454,7 @@ lesson05.check_total_steps(total_steps)
 # - A group is a list of parameters with a rate. In SGD's first step, movement over gradient is the
 #   rate.
 # - With AdamW a stage drifts about in proportion to its rate.
-# - A range test gives a start, and seeds disagree about it; validation chooses.
+# - A range test gives a start, to about a power of ten; validation chooses.
 # - Decay keeps lower stages near their start. That it raises the score is not decided here.
 # - Before training: is every parameter that may move in exactly one group? After it: did the rate
 #   reach its target?

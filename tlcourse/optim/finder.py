@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from itertools import count
@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from tlcourse.backbones import head
 from tlcourse.batches import Augment, PreparedImages, TrainingBatches, main_logits, model_device
-from tlcourse.datasets import ImageSet
+from tlcourse.datasets import ImageSet, Split
+from tlcourse.datasets.splitting import stratified_choice
 from tlcourse.optim.groups import check_optimizer
 from tlcourse.optim.making import MakeOptimizer, make_class_weights, make_optimizer
 from tlcourse.optim.suggesting import smoothed, suggest
@@ -31,14 +32,17 @@ DIVERGED = 4.0
 
 FEWEST_STEPS = 10
 
+HELD_BACK_SHARE = 1 / 3
+"""Share of the training images that may be held back to measure the loss on."""
+
 
 @dataclass(frozen=True, eq=False)
 class RateTest:
     """What `find_lr` saw while the rate rose, and the rate that it suggests.
 
     Attributes:
-        table: One row per step: `step` (from 0), `lr` (the highest rate of a group), `loss` (of
-            that step's batch, in nats), `smoothed` (its running mean).
+        table: One row per step: `step` (from 0), `lr` (the highest rate of a group), `loss`
+            (before that step, of the images held back, in nats), `smoothed` (its running mean).
         suggestion: A rate to start from, for the group with the highest rate; NaN if the loss
             never fell.
         note: What else is to be known of the test; empty if nothing.
@@ -75,7 +79,8 @@ def find_lr(
     size: int = 128,
     augment: Literal["flip"] | Augment | None = None,
     class_weights: Literal["balanced"] | ArrayLike | Tensor | None = None,
-    smoothing: float = 0.9,
+    smoothing: float = 0.5,
+    held_back: int = 32,
     seed: int = 0,
     progress: bool = True,
 ) -> RateTest:
@@ -85,6 +90,10 @@ def find_lr(
     end that fastai gave it: it stops when the smoothed loss exceeds 4 times its best value or is
     no finite number. For the rule behind the suggestion see `tlcourse.optim.suggesting.suggest`.
 
+    Unlike theirs it measures the loss of the same few training images before every step, and does
+    not train on them: losses of different batches differ by more than a step changes them, and
+    the loss of images trained on falls even where there is nothing to learn.
+
     All of it happens to a copy of the model and of the optimizer: weights, statistics, modes,
     gradients, rates and momentum of the originals are not touched, whatever happens on the way,
     and the global random generators are left as they were.
@@ -92,7 +101,8 @@ def find_lr(
     Args:
         model: A classifier of torchvision with as many answers as `data` has classes. The copy
             trains on the device on which `fit` would train.
-        data: Its training images are used; validation and test images are not looked at.
+        data: Its training images are used, at least 4 of them; validation and test images are not
+            looked at.
         optimizer: What `fit` takes. Groups keep the proportions of their rates; the rate that is
             varied is the highest.
         low: Rate of the first step, above 0.
@@ -103,7 +113,9 @@ def find_lr(
         augment: See `fit`.
         class_weights: See `fit`.
         smoothing: Weight of the past in the running mean of the loss, 0 or more and below 1.
-        seed: Seed of order, augmentation and dropout.
+        held_back: Training images, at least 2, to measure the loss on; at most a third of all
+            are taken. Each costs a forward pass per step; on fewer than 8 no fall is clear.
+        seed: Seed of order, augmentation, dropout and of the images held back.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -119,21 +131,60 @@ def find_lr(
     (12, ['step', 'lr', 'loss', 'smoothed'])
     """
     _check_range(low, high, steps, smoothing)
+    probed, trained = _divided(data.train, held_back, seed)
     _check_answers(model, data)
     trial, trial_optimizer = _copies(model, optimizer)
-    images = PreparedImages(trial, data.train.images, size=size)
-    batches = TrainingBatches(images, data.train.labels, batch_size, augment=augment, seed=seed)
+    images = PreparedImages(trial, trained.images, size=size)
+    batches = TrainingBatches(images, trained.labels, batch_size, augment=augment, seed=seed)
     weights = make_class_weights(class_weights, data)
     loss_function = nn.CrossEntropyLoss(weight=weights).to(model_device(trial))
     rates = np.geomspace(low, high, steps)
+    measured = _losses_of(trial, probed, size, weights, seed)
     with seeded(seed), tqdm(total=steps, leave=False, disable=not progress) as bar:
-        losses = []
-        for loss in _rising(trial, batches, loss_function, trial_optimizer, rates):
-            losses.append(loss)
+        losses: list[NDArray[np.float64]] = []
+        for _ in _rising(trial, batches, loss_function, trial_optimizer, rates):
+            losses.append(measured())
             bar.update()
-            if _diverged(losses, smoothing):
+            if _diverged([loss.mean() for loss in losses], smoothing):
                 break
-    return _result(rates, losses, smoothing)
+    return _result(rates, np.array(losses), smoothing)
+
+
+def _divided(train: Split, held_back: int, seed: int) -> tuple[Split, Split]:
+    """Part the images to measure the loss on from those to train on."""
+    classes = len(np.unique(train.labels))
+    fewest = max(classes, 2)  # of each class one, and batch-norm needs two
+    if held_back < 2 or len(train) < fewest + 2:
+        raise ValueError(
+            f"expected held_back from 2 and at least {fewest + 2} training images, as some are "
+            f"held back, got held_back={held_back} and {len(train)} images"
+        )
+    count = max(fewest, min(held_back, int(HELD_BACK_SHARE * len(train))))
+    chosen = stratified_choice(train.labels, count, seed=seed)
+    rest = np.setdiff1d(np.arange(len(train)), chosen)
+    return train.select(chosen), train.select(rest)
+
+
+def _losses_of(
+    model: nn.Module, part: Split, size: int, weights: Tensor | None, seed: int
+) -> Callable[[], NDArray[np.float64]]:
+    """Return a function that measures the present loss `(N,)` of each image of `part`.
+
+    Their mean is the weighted mean that `nn.CrossEntropyLoss` takes of a batch.
+    """
+    inputs = PreparedImages(model, part.images, size=size).take(torch.arange(len(part)))
+    labels = torch.tensor(part.labels).to(inputs.device)
+    shares = torch.ones(len(part)) if weights is None else weights[labels.cpu()]
+    loss_function = nn.CrossEntropyLoss(reduction="none").to(inputs.device)
+
+    def measured() -> NDArray[np.float64]:
+        # One seed for all steps, so that dropout leaves out the same units and adds no noise.
+        with seeded(seed), torch.no_grad():
+            losses = loss_function(main_logits(model(inputs)), labels).double().cpu()
+        weighted: NDArray[np.float64] = (losses * shares / shares.mean()).numpy()
+        return weighted
+
+    return measured
 
 
 def _copies(
@@ -156,18 +207,17 @@ def _rising(
     loss_function: nn.Module,
     optimizer: Optimizer,
     rates: NDArray[np.float64],
-) -> Iterator[float]:
-    """Yield the loss of each step, before it is made: who stops asking prevents it."""
+) -> Iterator[None]:
+    """Yield before each step is made: who stops asking prevents it."""
     shares = _shares(optimizer)
     again_and_again = (batch for _ in count() for batch in batches)
     model.train()
     for rate, (images, labels) in zip(rates, again_and_again, strict=False):
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = float(rate * share)
+        yield
         optimizer.zero_grad()
-        loss = loss_function(main_logits(model(images)), labels)
-        yield loss.item()
-        loss.backward()
+        loss_function(main_logits(model(images)), labels).backward()
         optimizer.step()
 
 
@@ -188,16 +238,17 @@ def _diverged(losses: list[float], smoothing: float) -> bool:
     return not math.isfinite(losses[-1]) or bool(means[-1] > DIVERGED * means.min())
 
 
-def _result(rates: NDArray[np.float64], losses: list[float], smoothing: float) -> RateTest:
+def _result(rates: NDArray[np.float64], losses: NDArray[np.float64], smoothing: float) -> RateTest:
+    means = losses.mean(axis=1)
     table = pd.DataFrame(
         {
             "step": range(len(losses)),
             "lr": rates[: len(losses)],
-            "loss": losses,
-            "smoothed": smoothed(losses, smoothing),
+            "loss": means,
+            "smoothed": smoothed(means, smoothing),
         }
     )
-    suggestion, note = suggest(rates, np.array(losses), smoothing)
+    suggestion, note = suggest(rates, losses, smoothing)
     return RateTest(table, suggestion, note)
 
 

@@ -7,11 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
+from scipy.optimize import isotonic_regression
+from scipy.stats import wilcoxon
 
-CHANCE = 0.001
-"""Chance, by Kendall's rank test, below which a fall is no accident. As the end of the fall is
-picked after seeing it, up to 3 of 100 tests on noise alone pass (simulated, 12 to 300 steps)."""
+CLEAR = 5.0
+"""How many of its standard errors, by the noise of single steps, the fall must measure: more than
+usual, because the lowest steps are picked after seeing all."""
+
+CHANCE = 0.005
+"""Chance, by Wilcoxon's signed ranks, below which it is no accident that the loss of most images
+fell. Ranks, because a few images that a network gets surely wrong have losses of any size."""
+
+LEAST = 0.1
+"""Share of the first loss that the fall must measure: a tiny rate lowers every image's loss by a
+little, so surely that any test of significance calls it a fall."""
+
+LARGE = 0.2
+"""Share of the first loss from which on an earlier fall is taken, once any fall is clear: a network
+that learns at all does so first at the lowest rate that lets it."""
+
+SOME = 3
+"""Steps at the beginning and at the end of a fall whose losses are averaged."""
+
+NORMAL_MEDIAN = 0.6745
+"""Median size of a normal number with standard deviation 1."""
 
 NEVER_FELL = "the loss did not fall beyond its noise: lower `low`, raise `high` or take more steps"
 STILL_FALLING = "the loss was still falling at the highest rate: raise `high`"
@@ -40,57 +59,83 @@ def smoothed(losses: Sequence[float] | NDArray[np.float64], weight: float) -> ND
 def suggest(
     rates: NDArray[np.float64], losses: NDArray[np.float64], weight: float
 ) -> tuple[float, str]:
-    """Return the rate in the middle of the longest descent, or NaN, and what is to be said of it.
+    """Return the rate at which half the fall was done, or NaN, and what is to be said of it.
 
-    The rule is fastai's `valley`: of all runs of ever lower smoothed losses (values in between may
-    be higher) the longest is taken; where it ends, and as many steps before as it has losses, are
-    the ends of the descent. Its middle hangs on the whole curve, not on a few batches. On
-    BreastMNIST (MobileNetV2 and ShuffleNetV2, whole and head only, SGD and AdamW, 3 seeds each,
-    100 steps, smoothing 0.9) it varied between seeds by a factor of 2.1 (standard deviation of the
-    logarithm), a tenth of the rate of the lowest loss by 3.2, the point of steepest fall by 5.3;
-    with smoothing 0.95 by 1.8, 1.9 and 5.3.
+    The point of steepest fall (Smith, Lightning) hangs on the difference of two losses, which is
+    mostly noise; the longest run of falling losses (fastai's `valley`) forgets how far they fell,
+    so that it starts wherever the test did. Half the fall hangs on neither: it is read off the
+    falling curve that is nearest to all losses up to the lowest (isotonic regression), which
+    crosses that height where it is steep. If the loss breaks out and falls again, the first fall
+    that is clear or large counts.
 
     Args:
         rates: `(N,)`, rising geometrically.
-        losses: `(N,)`, not smoothed; from the first that is no finite number on they are ignored.
-        weight: See `smoothed`.
+        losses: `(N, M)`, of the same M images at every step, not smoothed; from the first step
+            with one that is no finite number on they are ignored.
+        weight: See `smoothed`; the lowest point is looked for on the smoothed mean.
 
     Returns:
         The rate, NaN if the loss did not fall beyond its noise; a remark, empty if there is none.
 
     >>> rates, falling = np.geomspace(1e-6, 1, 61), np.linspace(0.7, 0.1, 61)
-    >>> suggest(rates, falling, 0.9)
-    (0.001, 'the loss was still falling at the highest rate: raise `high`')
-    >>> suggest(rates, falling[::-1], 0.9)[0]
+    >>> losses = falling[:, np.newaxis] + np.linspace(-0.01, 0.01, 8)
+    >>> suggest(rates, losses, 0.5)[1]
+    'the loss was still falling at the highest rate: raise `high`'
+    >>> suggest(rates, losses[::-1], 0.5)[0]
     nan
     """
-    broken = np.flatnonzero(~np.isfinite(losses))
+    broken = np.flatnonzero(~np.isfinite(losses).all(axis=1))
     losses = losses[: broken[0]] if len(broken) else losses
-    means = smoothed(losses, weight)
-    if not _falls(losses, means):
+    if len(losses) < 2 * SOME:
         return math.nan, NEVER_FELL
-    length, last = _longest_descent(means)
-    first = max(last - length, 0)
-    return float(np.sqrt(rates[first] * rates[last])), STILL_FALLING * (last == len(rates) - 1)
+    noise = _noise_of_step(losses.mean(axis=1))
+    ends = [_Fall(losses[: end + 1], noise) for end in _lowest_points(losses, weight)]
+    if not any(fall.clear for fall in ends):
+        return math.nan, NEVER_FELL
+    first = next(fall for fall in ends if fall.clear or fall.large)
+    return float(rates[first.half]), STILL_FALLING * (first.end == len(rates) - 1)
 
 
-def _falls(losses: NDArray[np.float64], means: NDArray[np.float64]) -> bool:
-    """Tell whether the losses tend downward until the smoothed one is lowest.
+class _Fall:
+    """How the loss fell from the first few steps to the last few of `losses` `(N, M)`."""
 
-    Ranks are compared, because the noise of the batches grows as the network learns.
+    def __init__(self, losses: NDArray[np.float64], noise: float) -> None:
+        means = losses.mean(axis=1)
+        curve: NDArray[np.float64] = isotonic_regression(means, increasing=False).x
+        before, after = means[:SOME].mean(), means[-SOME:].mean()
+        self.end = len(losses) - 1
+        self.half = int((curve <= (before + after) / 2).argmax())
+        share = 1 - after / before
+        beyond_steps = before - after > CLEAR * noise * math.sqrt(2 / SOME)
+        self.large = bool(share > LARGE and beyond_steps)
+        self.clear = bool(share > LEAST and beyond_steps) and _most_fell(losses)
+
+
+def _noise_of_step(means: NDArray[np.float64]) -> float:
+    """Return the standard deviation of one step, by the differences between neighbours.
+
+    The first half of the steps is used, and the median, because steps grow noisier with the rate.
     """
-    begin = max(len(losses) // 10, 3)
-    if len(losses) <= begin:
-        return False
-    # Before that the running mean is one of a few losses, low by chance alone.
-    until = begin + int(means[begin:].argmin()) + 1
-    test = kendalltau(np.arange(until), losses[:until], alternative="less")
-    return bool(test.pvalue < CHANCE)
+    differences = np.diff(means[: max(len(means) // 2, 2 * SOME)])
+    return float(np.median(np.abs(differences))) / NORMAL_MEDIAN / math.sqrt(2)
 
 
-def _longest_descent(values: NDArray[np.float64]) -> tuple[int, int]:
-    """Return how many values the longest falling subsequence has, and where it ends."""
-    lengths = np.ones(len(values), dtype=int)
-    for i in range(1, len(values)):
-        lengths[i] += max(lengths[:i][values[:i] > values[i]], default=0)
-    return int(lengths.max()), int(lengths.argmax())
+def _most_fell(losses: NDArray[np.float64]) -> bool:
+    falls = losses[:SOME].mean(axis=0) - losses[-SOME:].mean(axis=0)
+    return bool(wilcoxon(falls, alternative="greater").pvalue < CHANCE)
+
+
+def _lowest_points(losses: NDArray[np.float64], weight: float) -> list[int]:
+    """Return the steps at which a fall of the smoothed loss ended, in order.
+
+    A fall has ended when half of it is lost again. What falls after that, at rates that threw the
+    network about, says nothing about the rates before. Noise ends falls, too: several are returned.
+    """
+    # Sooner, the smoothed loss is the mean of a few, low by chance alone.
+    earliest = 2 * SOME - 1
+    means = losses.mean(axis=1)
+    curve, start = smoothed(means, weight)[earliest:], means[:SOME].mean()
+    best = np.minimum.accumulate(curve)
+    lost = (curve > (start + best) / 2) & (best < (1 - LEAST) * start)
+    ends = {int(curve[: end + 1].argmin()) for end in [*np.flatnonzero(lost), len(curve) - 1]}
+    return [earliest + end for end in sorted(ends)]

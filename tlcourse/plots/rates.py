@@ -19,7 +19,7 @@ from tlcourse.plots.rates_given import schedule_curves
 RATE = "lr/"
 """What the name of a column of `History.steps` with a group's rates begins with."""
 
-SHADES = {"loss of each batch": OKABE_ITO["grey"], "smoothed loss": OKABE_ITO["blue"]}
+SHADES = {"loss at each step": OKABE_ITO["grey"], "smoothed loss": OKABE_ITO["blue"]}
 
 
 class HasRateTest(Protocol):
@@ -71,13 +71,13 @@ def rate_test(result: HasRateTest, *, title: str, ax: Axes | None = None) -> Axe
     # A loss that broke out must not press flat what comes before: its line leaves at the top.
     highest, first = float(table["smoothed"].max()), float(table["smoothed"].iloc[0])
     top = min(1.1 * highest, 2 * first) or 1.0
-    ax.plot(table["lr"], table["loss"], ".", ms=4, color=SHADES["loss of each batch"])
+    ax.plot(table["lr"], table["loss"], ".", ms=4, color=SHADES["loss at each step"])
     ax.plot(table["lr"], table["smoothed"], color=SHADES["smoothed loss"])
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (cross-entropy, nats)")
     ax.set_ylim(0, top)
     _mark(ax, result.suggestion)
     ends = {}
-    for name, column in {"loss of each batch": "loss", "smoothed loss": "smoothed"}.items():
+    for name, column in {"loss at each step": "loss", "smoothed loss": "smoothed"}.items():
         seen = table[table[column] <= top].iloc[-1]
         ends[name] = (float(seen["lr"]), float(seen[column]))
     label_ends(ax, ends, SHADES)
