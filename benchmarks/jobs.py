@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from benchmarks.contenders import train_function
 from tlcourse.backbones import load_backbone, preprocess, stages
 from tlcourse.datasets import ImageSet
-from tlcourse.loop import probabilities
 from tlcourse.metrics import auc
 from tlcourse.runtime import seeded, set_threads
+from tlcourse.training.predict import probabilities
 
 BACKBONE, BOUNDARY = "backbone", "boundary"
 LR, WEIGHT_DECAY = 1e-3, 0.01

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tlcourse.backbones import load_backbone
 from tlcourse.datasets import ImageSet, Split
 from tlcourse.features import extract_features
+from tlcourse.files import forget_pages
 from tlcourse.freezing import freeze
-from tlcourse.phantom import Phantom, simulate
 from tlcourse.results import save_table
 from tlcourse.runtime import seeded, set_threads, usable_cores
-from tlcourse.storage import forget_pages
+from tlcourse.simulation import Phantom, simulate
 from tlcourse.training import fit
 
 NAME = "scaling"

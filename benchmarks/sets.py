@@ -22,11 +22,11 @@ from threadpoolctl import threadpool_limits
 # So that `python benchmarks/sets.py` finds the package it belongs to.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tlcourse.classic import classic_features
-from tlcourse.phantom import simulate
-from tlcourse.probes import probe
+from tlcourse.datasets import simulate_smears
+from tlcourse.features import probe
+from tlcourse.features.handcrafted import classic_features
 from tlcourse.results import save_table
-from tlcourse.smears import simulate_smears
+from tlcourse.simulation import simulate
 
 ROUNDS = 3
 Work = Callable[[], object]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tlcourse import allocation
-from tlcourse.allocation import large_buffers_kept
+from tlcourse.training import malloc
+from tlcourse.training.malloc import large_buffers_kept
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def told(monkeypatch):
         def malloc_trim(self, pad):
             calls.append(("trim", pad))
 
-    monkeypatch.setattr(allocation, "_glibc", Library)
+    monkeypatch.setattr(malloc, "_glibc", Library)
     return calls
 
 
@@ -26,12 +26,12 @@ def test_blocks_within_blocks_tell_the_library_once(told):
     with large_buffers_kept(), large_buffers_kept():
         inside = list(told)
     assert inside == [
-        (allocation.M_MMAP_THRESHOLD, 1 << 30),
-        (allocation.M_TRIM_THRESHOLD, 2**31 - 1),
+        (malloc.M_MMAP_THRESHOLD, 1 << 30),
+        (malloc.M_TRIM_THRESHOLD, 2**31 - 1),
     ]
     assert told[2:] == [
-        (allocation.M_MMAP_THRESHOLD, 32 << 20),
-        (allocation.M_TRIM_THRESHOLD, 64 << 20),
+        (malloc.M_MMAP_THRESHOLD, 32 << 20),
+        (malloc.M_TRIM_THRESHOLD, 64 << 20),
         ("trim", 0),
     ]
 
@@ -40,15 +40,15 @@ def test_memory_goes_back_after_an_error_too(told):
     with pytest.raises(KeyboardInterrupt), large_buffers_kept():
         raise KeyboardInterrupt
     assert told[-1] == ("trim", 0)
-    assert allocation._depth == 0
+    assert malloc._depth == 0
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
-    monkeypatch.setattr(allocation, "_glibc", lambda: None)
+    monkeypatch.setattr(malloc, "_glibc", lambda: None)
     with large_buffers_kept():
         pass
 
 
 def test_another_system_has_no_glibc(monkeypatch):
-    monkeypatch.setattr(allocation.sys, "platform", "darwin")
-    assert allocation._glibc.__wrapped__() is None
+    monkeypatch.setattr(malloc.sys, "platform", "darwin")
+    assert malloc._glibc.__wrapped__() is None

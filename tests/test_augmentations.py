@@ -1,6 +1,6 @@
 import torch
 
-from tlcourse.augmentations import flip_and_move
+from tlcourse.loaders.augment import flip_and_move
 
 
 def generator(seed=0):

@@ -25,7 +25,7 @@ from tlcourse.backbones import (
     stages,
     weights_of,
 )
-from tlcourse.families import FAMILIES
+from tlcourse.backbones.architectures import FAMILIES
 
 GIANT = 150e6  # parameters; above it the forward runs on the meta device, which only tells shapes
 FILLERS = (
@@ -470,7 +470,10 @@ def test_loading_does_not_hash_or_fetch_a_file_that_is_there(tmp_path, monkeypat
     path.parent.mkdir(parents=True)
     wanted = models.squeezenet1_1()
     torch.save(wanted.state_dict(), path)
-    with mock.patch("tlcourse.weights._fetch"), mock.patch("hashlib.file_digest") as digest:
+    with (
+        mock.patch("tlcourse.backbones.weights._fetch"),
+        mock.patch("hashlib.file_digest") as digest,
+    ):
         model = load_backbone("squeezenet1_1", num_classes=2)
     assert not digest.called
     assert torch.equal(model.features[0].weight, wanted.features[0].weight)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tlcourse import bench as module
 from tlcourse.backbones import load_backbone, stages
-from tlcourse.bench import TURNS, WORK, bench
+from tlcourse.cli import bench as module
+from tlcourse.cli.bench import TURNS, WORK, bench
 from tlcourse.freezing import frozen_stages
 
 

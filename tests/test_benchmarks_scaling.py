@@ -8,10 +8,9 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import ALL, FEATURES, HEAD, Taken, Task, beyond_limits, many_images, table
-from tlcourse import batches
 from tlcourse.backbones import load_backbone
-from tlcourse.batches import PreparedImages
-from tlcourse.storage import forget_pages
+from tlcourse.files import forget_pages
+from tlcourse.loaders import PreparedImages, batches
 
 
 def found(seconds, peak=500.0):

@@ -10,13 +10,13 @@ from torchvision import models
 
 from tests.test_backbones import ONE_OF_EACH
 from tests.test_training import a_model, a_split, an_image_set, quick, weights_of
-from tlcourse.backbones import head, load_backbone, minimum_size, stages
-from tlcourse.batches import PreparedImages, flip
-from tlcourse.boundary import AboveBoundary, CachedActivations, frozen_boundary
+from tlcourse.backbones import UnsupportedModel, head, load_backbone, minimum_size, stages
+from tlcourse.backbones.hooks import observing
 from tlcourse.freezing import assert_frozen, freeze, frozen_stages, unfreeze
-from tlcourse.observe import observing
-from tlcourse.stages import UnsupportedModel
-from tlcourse.views import AugmentedViews
+from tlcourse.loaders import PreparedImages
+from tlcourse.loaders.augment import flip
+from tlcourse.loaders.batches import AugmentedViews
+from tlcourse.training.activation_cache import AboveBoundary, CachedActivations, frozen_boundary
 
 
 @pytest.fixture(autouse=True)

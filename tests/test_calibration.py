@@ -3,9 +3,8 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v2, vit_b_16
 
-from tlcourse.backbones import preprocess
-from tlcourse.calibration import calibrate_statistics
-from tlcourse.movement import snapshot
+from tlcourse.backbones import calibrate_statistics, preprocess
+from tlcourse.freezing import snapshot
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 32, 32), np.uint8)
 

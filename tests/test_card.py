@@ -10,9 +10,10 @@ from torch import nn
 
 from tests.test_training import an_image_set
 from tlcourse import metrics
-from tlcourse.datasets.imagesets import PARTITIONS
+from tlcourse.datasets.base import PARTITIONS
 from tlcourse.detectors import Detector
-from tlcourse.reports.card import ModelCard, model_card
+from tlcourse.reports import model_card
+from tlcourse.reports.card import ModelCard
 from tlcourse.reports.page import DEALINGS
 
 CLASSES = ("dark", "light | <b>grey</b>")

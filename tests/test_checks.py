@@ -1,7 +1,7 @@
 import pytest
 
 from tlcourse.checks import CheckFailed, Verdict, blank, check
-from tlcourse.checks.machinery import call, close, number, require
+from tlcourse.checks.core import call, close, number, require
 
 
 @check("double it")

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 
-from tlcourse.classic import (
+from tlcourse.datasets.toy import TEXTURES, photo_textures
+from tlcourse.features import probe
+from tlcourse.features.handcrafted import (
     TEXTURE_NAMES,
-    TEXTURES,
     classic_features,
     hog_features,
-    photo_textures,
     texture_statistics,
 )
-from tlcourse.probes import probe
 
 EXTRACTORS = [hog_features, texture_statistics, classic_features]
 

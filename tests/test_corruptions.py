@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from tlcourse.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from tlcourse.phantom import simulate
+from tlcourse.datasets import corrupt
+from tlcourse.datasets.corruptions import CORRUPTIONS, SEVERITIES
+from tlcourse.simulation import simulate
 
 NOISES = ("gaussian_noise", "speckle_noise")
 

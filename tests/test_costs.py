@@ -12,8 +12,9 @@ from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
 from tlcourse.backbones import stages
-from tlcourse.costs import Estimate, estimate, stage_costs
-from tlcourse.freezing import freeze, frozen_stages, trainable_parameters
+from tlcourse.freezing import freeze, frozen_stages
+from tlcourse.freezing.costs import Estimate, estimate, stage_costs
+from tlcourse.freezing.report import trainable_parameters
 
 SIZE, BATCH = 32, 4
 NAMES = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tlcourse import datasets
-from tlcourse.datasets import ImageSet, InvalidDataset, Split, breastmnist, load_images, simulated
-from tlcourse.phantom import Phantom
+from tlcourse.datasets import ImageSet, InvalidDataset, Split, load_images, medmnist, simulated
+from tlcourse.simulation import Phantom
 
 
 def part(n=10, classes=2, shape=(8, 8), seed=0):
@@ -21,7 +21,7 @@ def part(n=10, classes=2, shape=(8, 8), seed=0):
 def no_real_set(tmp_path, monkeypatch):
     monkeypatch.setenv("TLCOURSE_CACHE", str(tmp_path))
     monkeypatch.setenv("TLCOURSE_OFFLINE", "1")
-    monkeypatch.setattr(breastmnist, "_failures", {})
+    monkeypatch.setattr(medmnist, "_failures", {})
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_the_environment_forces_simulated_images(calls, real_data, monkeypatch, 
     assert not load_images("breastmnist", progress=False).simulated
 
 
-@pytest.mark.parametrize("size", sorted(breastmnist.FILES))
+@pytest.mark.parametrize("size", sorted(medmnist.FILES))
 def test_the_stand_in_comes_in_every_size_of_the_real_set(no_real_set, size):
     data = load_images("breast", size=size, progress=False)
     assert data.simulated

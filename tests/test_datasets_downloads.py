@@ -14,14 +14,12 @@ import pytest
 from tlcourse.datasets import (
     DatasetUnavailable,
     InvalidDataset,
-    breastmnist,
-    downloads,
     fetch_breastmnist,
     find_breastmnist,
     load_images,
+    medmnist,
 )
-from tlcourse.datasets.breastmnist import Published
-from tlcourse.datasets.downloads import DownloadFailed, download
+from tlcourse.datasets.medmnist import DownloadFailed, Published, download
 
 CONTENT = bytes(range(256)) * 2000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -70,7 +68,7 @@ def server(monkeypatch):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TLCOURSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(breastmnist, "_failures", {})
+    monkeypatch.setattr(medmnist, "_failures", {})
     return tmp_path / "cache"
 
 
@@ -87,7 +85,7 @@ def published(server, cache, monkeypatch):
     server.content = path.read_bytes()
     md5 = hashlib.md5(server.content).hexdigest()
     file = Published("breastmnist_64.npz", server.url, md5)
-    monkeypatch.setattr(breastmnist, "FILES", {64: file})
+    monkeypatch.setattr(medmnist, "FILES", {64: file})
     return server
 
 
@@ -147,7 +145,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, tmp_path):
     import socket
 
     monkeypatch.delenv("TLCOURSE_OFFLINE")
-    monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(medmnist, "CONNECT_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -160,7 +158,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, tmp_path):
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.delenv("TLCOURSE_OFFLINE")
-    monkeypatch.setattr(downloads, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(medmnist, "CONNECT_SECONDS", 0.1)
     monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: time.sleep(3))
     start = time.monotonic()
     with pytest.raises(DownloadFailed, match="no answer"):
@@ -192,7 +190,7 @@ downloads.download(sys.argv[2], Path(sys.argv[3]), md5=sys.argv[4], progress=Fal
 def test_processes_that_ask_at_once_download_once(server, tmp_path):
     server.delay = 2
     path = tmp_path / "file.npz"
-    command = [sys.executable, "-c", ASK, downloads.__file__, server.url, str(path), MD5]
+    command = [sys.executable, "-c", ASK, medmnist.__file__, server.url, str(path), MD5]
     asking = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     outputs = [process.communicate(timeout=120)[1] for process in asking]
     assert [process.returncode for process in asking] == [0] * 4, outputs
@@ -204,7 +202,7 @@ def test_processes_that_ask_at_once_download_once(server, tmp_path):
 def test_a_lock_held_too_long_is_an_error(server, tmp_path, monkeypatch):
     from filelock import FileLock
 
-    monkeypatch.setattr(downloads, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(medmnist, "LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / ".file.npz.lock"), pytest.raises(DownloadFailed, match="another"):
         download(server.url, tmp_path / "file.npz", md5=MD5, progress=False)
 
@@ -294,8 +292,8 @@ def test_only_published_sizes_exist(size):
 
 def test_the_data_cards_state_every_checksum():
     readme = (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
-    for file in breastmnist.FILES.values():
+    for file in medmnist.FILES.values():
         assert file.name in readme
         assert file.md5 in readme
-    for stated in (breastmnist.LICENSE, "10519652", "not for diagnosis"):
+    for stated in (medmnist.LICENSE, "10519652", "not for diagnosis"):
         assert stated in readme

@@ -10,12 +10,13 @@ from tlcourse.datasets import (
     InvalidDataset,
     LeakageWarning,
     Split,
-    likeness,
+    duplicates,
     load_images,
     near_duplicates,
+    near_groups,
+    shared_images,
 )
-from tlcourse.datasets.duplicates import leakage, shared_images
-from tlcourse.datasets.likeness import exact_copies, linked_groups, near_groups, similar_pairs
+from tlcourse.datasets.duplicates import exact_copies, leakage, linked_groups, similar_pairs
 
 
 def noise(n, seed=0, side=16):
@@ -32,7 +33,7 @@ def image_set(train, val, test, labels=(None, None, None)):
 
 @pytest.mark.parametrize("block_bytes", [64 * 2**20, 4 * 256 * 7])
 def test_pairs_are_those_of_the_full_correlation_matrix(monkeypatch, block_bytes):
-    monkeypatch.setattr(likeness, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(duplicates, "BLOCK_BYTES", block_bytes)
     rng = np.random.default_rng(1)
     base = rng.normal(size=(10, 256))
     mixed = np.concatenate([base, base + 0.3 * rng.normal(size=(10, 256)), base[:5] * 0.5])

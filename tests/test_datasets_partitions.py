@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tlcourse.datasets import ImageSet, InvalidDataset, Split
-from tlcourse.datasets.partitions import dealt_by_image
+from tlcourse.datasets import ImageSet, InvalidDataset, Split, dealt_by_image
 
 
 def patients(n, views, seed=0):

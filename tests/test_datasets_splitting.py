@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tlcourse.datasets.imagesets import InvalidDataset
-from tlcourse.datasets.partitions import deal
-from tlcourse.datasets.splitting import apportion, grouped_split, stratified_choice
+from tlcourse.datasets import InvalidDataset, grouped_split
+from tlcourse.datasets.base import apportion, stratified_choice
+from tlcourse.datasets.splits import deal
 
 BREAST = np.repeat([0, 1], [210, 570])
 

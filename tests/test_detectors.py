@@ -17,8 +17,8 @@ from tlcourse import __version__
 from tlcourse.backbones import load_backbone
 from tlcourse.datasets import InvalidDataset
 from tlcourse.detectors import InvalidDetector, load_detector, save_detector
-from tlcourse.detectors.files import FORMAT
-from tlcourse.storage import written_whole
+from tlcourse.detectors.serialization import FORMAT
+from tlcourse.files import written_whole
 from tlcourse.training import predict
 
 NAME = "shufflenet_v2_x0_5"

@@ -6,8 +6,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 import torch
 
-from tlcourse import backbones, doctor
+from tlcourse import backbones
 from tlcourse.__main__ import main
+from tlcourse.cli import doctor
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tlcourse.datasets import Split
-from tlcourse.experiments import fold_means, learning_curve, paired_gain
+from tlcourse.features.learning_curves import fold_means, learning_curve, paired_gain
 from tlcourse.metrics import fold_interval
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from studies import audit
+from studies.audit import STEPS, run_probe_step, train_until_worse
 from tests.test_training import an_image_set
-from tlcourse.experiments import audit
-from tlcourse.experiments.audit import STEPS, run_probe_step, train_until_worse
 
 
 @pytest.fixture(autouse=True)

@@ -6,23 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from studies import images, lesson06
+from studies.full import AUGMENTATIONS, fold_parts, run_fold, run_full
 from tests.test_training import an_image_set
 from tlcourse import metrics
-from tlcourse.experiments import scoring
-from tlcourse.experiments.full import AUGMENTATIONS, fold_parts, run_fold, run_full
-from tools.results import lesson06
+from tlcourse.datasets import loading
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     data = an_image_set(train=24)
     grouped = replace(data, train=replace(data.train, groups=np.arange(24) // 4 * 2 + labels(24)))
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: grouped)
-    scoring.image_set.cache_clear()
-    scoring.all_images.cache_clear()
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: grouped)
+    images.image_set.cache_clear()
+    images.all_images.cache_clear()
     yield
-    scoring.image_set.cache_clear()
-    scoring.all_images.cache_clear()
+    images.image_set.cache_clear()
+    images.all_images.cache_clear()
 
 
 def labels(n):
@@ -33,7 +33,7 @@ GIVEN = {"seed": 0, "lr": 1e-3, "epochs": 1, "size": 32}
 
 
 def test_all_images_are_those_of_all_parts():
-    data, everything = scoring.image_set("breast"), scoring.all_images("breast")
+    data, everything = images.image_set("breast"), images.all_images("breast")
     assert len(everything) == sum(len(part) for part in data.parts.values())
     assert np.array_equal(everything.images[: len(data.train)], data.train.images)
     assert np.array_equal(everything.images[-len(data.test) :], data.test.images)
@@ -47,12 +47,12 @@ def test_a_run_that_chooses_leaves_the_test_images_shut(augment):
     opened = run_full(augment=augment, **GIVEN)
     assert opened["val_loss"] == row["val_loss"]
     first = np.array(opened["probs"])
-    test = scoring.image_set("breast").test
+    test = images.image_set("breast").test
     assert metrics.auc(test.labels, np.column_stack([first, 1 - first])) == opened["auc"]
 
 
 def test_folds_by_group_share_nothing_and_folds_by_image_do():
-    part = scoring.all_images("breast")
+    part = images.all_images("breast")
     part = replace(part, groups=np.arange(len(part)) // 6 * 2 + part.labels)
     seen = []
     for fold in range(2):
@@ -75,7 +75,7 @@ def test_a_fold_says_which_images_it_judged():
 
 
 def test_the_published_tables_hold_every_seed_the_ensemble_and_every_image():
-    test = scoring.image_set("breast").test
+    test = images.image_set("breast").test
     probs = [np.full(len(test), 0.5) + 0.1 * (test.labels == 0) * sign for sign in (3, -1)]
     runs = pd.DataFrame(
         {
@@ -96,7 +96,7 @@ def test_the_published_tables_hold_every_seed_the_ensemble_and_every_image():
     assert table["seed"].tolist() == ["0", "1", "ensemble"]
     assert table.iloc[-1]["auc"] == 1, "the mean of a right and a slightly wrong network is right"
     assert table["split"].eq("official").all()
-    part = scoring.all_images("breast")
+    part = images.all_images("breast")
     halves = np.array_split(np.arange(len(part)), 2)
     folds = pd.DataFrame(
         [

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tlcourse import metrics, results
-from tlcourse.experiments import rows_by_shift, shift_effects
+from tlcourse.metrics import rows_by_shift, shift_effects
 
 
 def scored(auc, ways=("frozen", "cold"), seeds=(0, 1, 2), shifts=("none", "blur", "noise")):

@@ -6,19 +6,20 @@ from torch import nn
 from torchvision import models
 from torchvision.ops.misc import Conv2dNormActivation
 
+from studies import images, starts
+from studies.starts import run_start, shuffle_weights, small_network, starting_network
 from tests.test_training import an_image_set
-from tlcourse.experiments import scoring, starts
-from tlcourse.experiments.starts import run_start, shuffle_weights, small_network, starting_network
+from tlcourse.backbones import stages
+from tlcourse.datasets import loading
 from tlcourse.freezing import freeze, frozen_stages
-from tlcourse.stages import stages
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: an_image_set(train=24))
-    scoring.image_set.cache_clear()
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: an_image_set(train=24))
+    images.image_set.cache_clear()
     yield
-    scoring.image_set.cache_clear()
+    images.image_set.cache_clear()
 
 
 def multiplications(model, size=128):

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from studies import images, strategies
+from studies.full import run_full
+from studies.starts import run_start
+from studies.strategies import run_strategy
 from tests.test_training import an_image_set
 from tlcourse.backbones import load_backbone
-from tlcourse.experiments import scoring, strategies
-from tlcourse.experiments.full import run_full
-from tlcourse.experiments.grid import Grid
-from tlcourse.experiments.named import NAMED, named_strategy
-from tlcourse.experiments.starts import run_start
-from tlcourse.experiments.strategies import Strategy, fitted_to, run_strategy
+from tlcourse.datasets import loading
+from tlcourse.experiments import Grid
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
+from tlcourse.training import strategies
+from tlcourse.training.strategies import NAMED, Strategy, fitted_to, named_strategy
 
 GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
 WRITTEN = {
@@ -39,13 +41,13 @@ def small(monkeypatch):
     """A small set in place of the breast images, and one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: an_image_set(train=24))
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: an_image_set(train=24))
     monkeypatch.setattr(strategies, "COMPARED", 8)
-    scoring.image_set.cache_clear()
-    scoring.shifted.cache_clear()
+    images.image_set.cache_clear()
+    images.shifted.cache_clear()
     yield
-    scoring.image_set.cache_clear()
-    scoring.shifted.cache_clear()
+    images.image_set.cache_clear()
+    images.shifted.cache_clear()
     torch.set_num_threads(before)
 
 
@@ -58,7 +60,7 @@ def test_the_written_grids_hold_the_nine_strategies():
     assert GRIDS
     assert tuple(WRITTEN) == NAMES
     for path in GRIDS:
-        assert Grid.from_file(path).function == "tlcourse.experiments.strategies:run_strategy"
+        assert Grid.from_file(path).function == "tlcourse.training.strategies:run_strategy"
 
 
 def test_the_package_has_the_nine_that_the_grids_hold():
@@ -117,7 +119,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_that_choose_touch_no_test_image(monkeypatch, name):
     shut = with_shut_test(an_image_set(train=24))
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: shut)
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: shut)
     row = RUNS[name](test=False)
     assert {"val_auc", "val_loss"} <= set(row)
     assert not {"auc", "loss"} & set(row)
@@ -127,7 +129,7 @@ def test_runs_that_choose_touch_no_test_image(monkeypatch, name):
 
 def test_runs_that_choose_touch_no_shifted_or_spoiled_test_image(monkeypatch):
     simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: with_shut_test(simulated))
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: with_shut_test(simulated))
     row = run("frozen", test=False, shifts=["blur"], corruptions=["blur@5"])
     assert "val_auc" in row
     assert not [name for name in row if "blur" in name]
@@ -157,7 +159,7 @@ def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
 
 def test_shifted_test_images_are_scored_beside_the_others(monkeypatch):
     simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
-    monkeypatch.setattr(scoring, "load_images", lambda *_, **__: simulated)
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: simulated)
     assert {"auc", "auc/blur", "loss/blur"} <= set(run("cold", shifts=["blur"]))
 
 

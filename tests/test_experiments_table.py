@@ -103,9 +103,9 @@ def test_a_disk_that_refuses_at_the_end_leaves_no_row(path, monkeypatch):
 
 def test_a_full_disk_is_told_by_a_claim_too_and_by_several_workers(path, monkeypatch):
     """joblib asks for the next run in a thread of its own, where an error would be lost."""
-    from tlcourse.experiments import claims
+    from tlcourse.experiments import journal
 
-    real, taken = claims.Claims.take, []
+    real, taken = journal.Claims.take, []
 
     def take(self, key):
         taken.append(key)
@@ -113,7 +113,7 @@ def test_a_full_disk_is_told_by_a_claim_too_and_by_several_workers(path, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, key)
 
-    monkeypatch.setattr(claims.Claims, "take", take)
+    monkeypatch.setattr(journal.Claims, "take", take)
     with pytest.raises(OSError, match="make room on the disk"):
         run_grid(half, GRID, path, workers=2, progress=False)
     assert len(read_runs(path)) == 3

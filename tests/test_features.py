@@ -9,9 +9,9 @@ from torch import nn
 from torchvision import models
 
 from tlcourse.backbones import head, load_backbone, preprocess, stages
+from tlcourse.backbones.hooks import evaluating, observing, prepared_batches
 from tlcourse.features import cache_features, extract_features, probe, stage_features
-from tlcourse.observe import evaluating, observing, prepared_batches
-from tlcourse.storage import ArrayStore
+from tlcourse.files import ArrayStore
 
 
 def small_vit():
@@ -414,7 +414,7 @@ def test_a_probe_says_what_is_wrong(features, labels, kind, message):
 def test_imagenet_features_beat_pixels_on_the_real_images(real_data):
     from sklearn.metrics import roc_auc_score
 
-    from tlcourse.weights import checkpoint_path
+    from tlcourse.backbones import checkpoint_path
 
     if not checkpoint_path("mobilenet_v2").is_file():
         pytest.skip("the MobileNetV2 checkpoint is not on this machine")

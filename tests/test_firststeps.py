@@ -4,9 +4,9 @@ import torch
 from torchvision.models import resnet18
 
 from tlcourse.datasets import Split
-from tlcourse.firststeps import first_steps
 from tlcourse.freezing import freeze
 from tlcourse.optim import constant, param_groups
+from tlcourse.training.steps import first_steps
 
 STEPS = 4
 

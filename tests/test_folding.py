@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.test_backbones import ONE_OF_EACH
 from tlcourse.backbones import load_backbone, minimum_size
-from tlcourse.folding import folded
+from tlcourse.backbones.batchnorm import folded
 
 
 def with_statistics(model):

@@ -19,9 +19,9 @@ from tlcourse.freezing import (
     freeze_report,
     frozen_stages,
     snapshot,
-    trainable_parameters,
     unfreeze,
 )
+from tlcourse.freezing.report import trainable_parameters
 
 CLASSES = 3
 

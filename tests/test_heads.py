@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tlcourse.datasets import Split
-from tlcourse.heads import (
+from tlcourse.training.linear_head import (
     PROBE,
     compare_heads,
     first_losses,

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tlcourse import runner
+from tlcourse import runtime
 from tlcourse.__main__ import main
 from tlcourse.backbones import WeightsUnavailable
 
@@ -19,7 +19,7 @@ def lessons(monkeypatch, tmp_path):
     for name, text in {"00_fine": "1 + 1", "01_broken": "raise ValueError('on purpose')"}.items():
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text)])
         nbformat.write(book, folder / f"{name}.ipynb")
-    monkeypatch.setattr(runner, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(runtime, "repository_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tlcourse.onestep import one_step
+from tlcourse.training.steps import one_step
 
 
 def setting():

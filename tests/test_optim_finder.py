@@ -14,8 +14,8 @@ from tlcourse import optim
 from tlcourse.backbones import replace_head, stages
 from tlcourse.datasets import ImageSet, Split
 from tlcourse.freezing import assert_frozen, freeze
-from tlcourse.optim import finder
-from tlcourse.optim.suggesting import smoothed, suggest
+from tlcourse.optim import lr_finder
+from tlcourse.optim.lr_finder import smoothed, suggest
 from tlcourse.training import fit
 
 RATES = np.geomspace(1e-6, 1, 100)
@@ -214,8 +214,8 @@ def test_a_maker_may_build_groups_from_the_model_itself(data, spied):
 @pytest.fixture
 def trials(monkeypatch):
     """The copies of model and optimizer that the tests of rates work on."""
-    made, real = [], finder._copies
-    monkeypatch.setattr(finder, "_copies", lambda *given: made.append(real(*given)) or made[-1])
+    made, real = [], lr_finder._copies
+    monkeypatch.setattr(lr_finder, "_copies", lambda *given: made.append(real(*given)) or made[-1])
     return made
 
 
@@ -319,12 +319,12 @@ def test_rates_far_too_small_give_no_rate(many, optimizer):
 
 
 def test_the_images_that_the_loss_is_measured_on_are_not_trained_on(many):
-    probed, trained = finder._divided(many.train, 32, seed=1)
+    probed, trained = lr_finder._divided(many.train, 32, seed=1)
     both = np.concatenate([probed.images, trained.images])
     assert sorted(map(bytes, both)) == sorted(map(bytes, many.train.images))
     assert np.bincount(probed.labels).tolist() == [16, 16]
     few = many.train.select(np.arange(9))
-    assert len(finder._divided(few, 32, seed=1)[0]) == 3
+    assert len(lr_finder._divided(few, 32, seed=1)[0]) == 3
 
 
 def test_dropout_adds_no_noise_to_the_loss(many):

@@ -8,7 +8,8 @@ from torchvision.models.regnet import BlockParams
 
 from tlcourse import optim
 from tlcourse.backbones import classifiers, stages
-from tlcourse.freezing import freeze, released_parameters, unfreeze
+from tlcourse.freezing import freeze, unfreeze
+from tlcourse.freezing.freeze import released_parameters
 
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 WAYS = {

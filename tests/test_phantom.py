@@ -10,10 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tlcourse import descriptors
-from tlcourse import phantom as phantom_module
-from tlcourse.phantom import SHIFTS, Phantom, Shift, simulate
-from tlcourse.scanner import shrink
+from tlcourse.simulation import SHIFTS, Phantom, Shift, descriptors, simulate
+from tlcourse.simulation import phantom as phantom_module
+from tlcourse.simulation.scanner import shrink
 
 LESION_WORDS = ["posterior", "echo"]
 LESION_NUMBERS = ["size", "aspect", "tilt", "depth", "lateral", "edge", "echo_db", "posterior_db"]
@@ -44,7 +43,7 @@ def test_same_seed_gives_the_same_set_and_another_seed_another():
 
 def test_images_do_not_depend_on_how_they_are_batched(monkeypatch):
     whole = simulate(10, seed=5, views=3)
-    monkeypatch.setattr("tlcourse.phantom.BATCH", 5)  # 5 cuts through a patient's views
+    monkeypatch.setattr("tlcourse.simulation.phantom.BATCH", 5)  # 5 cuts through a patient's views
     np.testing.assert_array_equal(simulate(10, seed=5, views=3).images, whole.images)
 
 

@@ -32,8 +32,8 @@ from tlcourse.metrics import (
     reliability,
     sensitivity_at_specificity,
 )
-from tlcourse.plots import display
-from tlcourse.plots.look import colours_for, ink
+from tlcourse.plots import colours_for, style
+from tlcourse.plots.style import ink
 
 matplotlib.use("agg")
 
@@ -778,7 +778,7 @@ def test_show_refuses_what_is_no_figure(target):
 @pytest.fixture
 def shown(monkeypatch) -> list[dict[str, str]]:
     bundles: list[dict[str, str]] = []
-    monkeypatch.setattr(display, "_in_notebook", lambda: True)
+    monkeypatch.setattr(style, "_in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
     return bundles
 

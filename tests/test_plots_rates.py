@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from tlcourse import plots
-from tlcourse.plots.look import OKABE_ITO, ink
+from tlcourse.plots import OKABE_ITO
+from tlcourse.plots.style import ink
 
 TITLE = "What the rates show"
 

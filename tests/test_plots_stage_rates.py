@@ -13,8 +13,7 @@ from torchvision.models import shufflenet_v2_x0_5
 from tlcourse.freezing import freeze
 from tlcourse.optim import param_groups
 from tlcourse.plots import schedule_curves, stage_rates
-from tlcourse.plots.display import as_html
-from tlcourse.plots.look import ink
+from tlcourse.plots.style import as_html, ink
 
 NAMES = ["stem", "stage1", "stage2", "stage3", "stage4", "stage5", "head"]
 RATES = {name: 1e-3 * 2.6**-i for i, name in enumerate(reversed(NAMES))}

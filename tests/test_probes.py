@@ -7,7 +7,8 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from tlcourse.probes import TUNED_C, probe
+from tlcourse.features import probe
+from tlcourse.features.probe import TUNED_C
 
 
 def clouds(n=60, width=300, distance=0.5, seed=0):

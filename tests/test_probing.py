@@ -4,13 +4,8 @@ import torch
 from torchvision.models import resnet18
 
 from tlcourse.datasets import grouped_folds
-from tlcourse.probing import (
-    edge_orientations,
-    flat_maps,
-    photograph,
-    stage_scores,
-    texture_patches,
-)
+from tlcourse.datasets.toy import edge_orientations, photograph, texture_patches
+from tlcourse.features.layerwise import flat_maps, stage_scores
 
 
 def test_a_noiseless_edge_lies_as_its_label_says():

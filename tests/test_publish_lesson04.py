@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from studies import lesson04
 from tlcourse.experiments import Grid, read_runs, run_grid
-from tools.results import lesson04
 
 WAYS = [{"name": "cold"}, {"name": "frozen", "freeze": True}]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from studies import working
 from tlcourse.experiments import Grid
-from tools.results import working
 
 GRID = Grid({"seed": [0, 1], "size": [3]})
 

@@ -13,10 +13,10 @@ import pytest
 from tests.test_train_command import NETWORK, few_draws  # noqa: F401 - a fixture
 from tests.test_training import an_image_set, one_thread  # noqa: F401 - a fixture
 from tlcourse.__main__ import main
-from tlcourse.datasets.imagesets import PARTITIONS, Skipped
-from tlcourse.datasets.partitions import dealt_by_image
+from tlcourse.datasets import dealt_by_image
+from tlcourse.datasets.base import PARTITIONS, Skipped
 from tlcourse.detectors import InvalidOutcome, read_outcome, train_detector
-from tlcourse.detectors.outcomes import write_run, write_worst
+from tlcourse.detectors.artifacts import write_run, write_worst
 from tlcourse.reports import preview, write_report
 from tlcourse.reports.page import DEALINGS
 
@@ -35,7 +35,7 @@ def train(folder, *, count=2, **changes):
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tlcourse.detectors.judging.RESAMPLES", 20)
+        patch.setattr("tlcourse.detectors.evaluate.RESAMPLES", 20)
         skipped = (Skipped("<script>alert(1)</script>.png", "cut & short"),)
         return train(tmp_path_factory.mktemp("two"), skipped=skipped)
 

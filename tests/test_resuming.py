@@ -14,15 +14,15 @@ from torchvision import models
 
 from tests.test_training import a_model, an_image_set, digest, quick, same, weights_of
 from tlcourse.backbones import stages
-from tlcourse.checkpoints import (
+from tlcourse.freezing import freeze, frozen_stages, release, unfreeze
+from tlcourse.freezing.freeze import plan_releases
+from tlcourse.optim import OptimizerWarning, param_groups, warmup_cosine
+from tlcourse.training.checkpoint import (
     CheckpointMismatch,
     CheckpointWarning,
     load_checkpoint,
     save_checkpoint,
 )
-from tlcourse.freezing import freeze, frozen_stages, unfreeze
-from tlcourse.optim import OptimizerWarning, param_groups, warmup_cosine
-from tlcourse.releasing import plan_releases, release
 
 SGD = partial(torch.optim.SGD, lr=0.01, momentum=0.9, weight_decay=0.01)
 ADAMW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.01)

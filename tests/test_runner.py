@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-from tlcourse import runner
-from tlcourse.runner import LessonRun, format_table, run_lessons
+from tlcourse.cli import lessons
+from tlcourse.cli.lessons import LessonRun, format_table, run_lessons
 
 PAUSE = "import time; time.sleep(5)"
 
@@ -17,14 +17,14 @@ def notebook(*texts):
 
 
 def test_a_failing_cell_is_named_and_the_others_are_not_run():
-    run = runner.run_lesson(Path("bad.ipynb"), notebook("1", "1 / 0", "print('no')"))
+    run = lessons.run_lesson(Path("bad.ipynb"), notebook("1", "1 / 0", "print('no')"))
     assert not run.passed
     assert run.verdict == "cell 2: ZeroDivisionError: division by zero"
 
 
 def test_memory_is_that_of_the_kernel():
     text = "import numpy as np, time\nkept = np.ones(40_000_000)\ntime.sleep(0.6)"
-    run = runner.run_lesson(Path("big.ipynb"), notebook(text))
+    run = lessons.run_lesson(Path("big.ipynb"), notebook(text))
     assert run.passed
     assert 300 < run.peak_memory_mb < 900
 
@@ -32,7 +32,7 @@ def test_memory_is_that_of_the_kernel():
 def test_one_failure_does_not_hide_the_rest(tmp_path):
     for name, text in {"00_a": "raise ValueError('x')", "01_b": "1"}.items():
         nbformat.write(notebook(text), tmp_path / f"{name}.ipynb")
-    runs = runner.run_lessons(sorted(tmp_path.glob("*.ipynb")), progress=False)
+    runs = lessons.run_lessons(sorted(tmp_path.glob("*.ipynb")), progress=False)
     assert [run.passed for run in runs] == [False, True]
 
 
@@ -47,7 +47,7 @@ def kernel(monkeypatch, tmp_path):
         text = command if isinstance(command, str) else json.dumps(spec)
         (folder / "kernel.json").write_text(text, encoding="utf-8")
         monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-        monkeypatch.setattr(runner, "START_TIMEOUT", 2, raising=False)
+        monkeypatch.setattr(lessons, "START_TIMEOUT", 2, raising=False)
 
     return install
 
@@ -75,12 +75,12 @@ def test_a_kernel_that_nobody_installed_is_a_verdict(monkeypatch):
         raise NoSuchKernel(name)
 
     monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", nowhere)
-    run = runner.run_lesson(Path("sum.ipynb"), notebook("1"))
+    run = lessons.run_lesson(Path("sum.ipynb"), notebook("1"))
     assert run.verdict == "the kernel did not start: NoSuchKernel: No such kernel named python3"
 
 
 def test_a_folder_that_is_gone_is_a_verdict(tmp_path):
-    run = runner.run_lesson(tmp_path / "gone" / "sum.ipynb", notebook("1"))
+    run = lessons.run_lesson(tmp_path / "gone" / "sum.ipynb", notebook("1"))
     assert run.verdict.startswith("the kernel did not start: ")
 
 
@@ -92,14 +92,14 @@ def test_a_folder_that_is_gone_is_a_verdict(tmp_path):
     ],
 )
 def test_a_kernel_that_dies_on_the_way_is_a_verdict(texts, place):
-    run = runner.run_lesson(Path("dies.ipynb"), notebook(*texts))
+    run = lessons.run_lesson(Path("dies.ipynb"), notebook(*texts))
     assert run.verdict.startswith(place)
     assert "the kernel died" in run.verdict
 
 
 def test_a_cell_that_takes_too_long_is_a_verdict(monkeypatch):
-    monkeypatch.setattr(runner, "CELL_TIMEOUT", 1)
-    run = runner.run_lesson(Path("slow.ipynb"), notebook("import time; time.sleep(30)"))
+    monkeypatch.setattr(lessons, "CELL_TIMEOUT", 1)
+    run = lessons.run_lesson(Path("slow.ipynb"), notebook("import time; time.sleep(30)"))
     assert run.verdict == "cell 1: took over 1 s"
 
 
@@ -118,11 +118,11 @@ def test_a_file_that_is_no_notebook_is_a_verdict_and_the_others_run(tmp_path, co
 
 def test_absent_lessons_are_an_error():
     with pytest.raises(FileNotFoundError, match="run this from the course's checkout"):
-        runner.find_lessons(prefix="77")
+        lessons.find_lessons(prefix="77")
 
 
 def test_json_holds_every_row(tmp_path):
-    runner.save_json([LessonRun("00_a", 1.5, 300.0, "passed")], tmp_path / "build" / "run.json")
+    lessons.save_json([LessonRun("00_a", 1.5, 300.0, "passed")], tmp_path / "build" / "run.json")
     rows = json.loads((tmp_path / "build" / "run.json").read_text())
     assert rows == [
         {

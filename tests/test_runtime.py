@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tlcourse import runtime
-from tlcourse.checkpoints import random_state, restore_random_state
+from tlcourse.training.checkpoint import random_state, restore_random_state
 
 
 def draws():

@@ -7,13 +7,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tlcourse import smears as smears_module
-from tlcourse.bloodcells import Discs, thickness, white_cell
-from tlcourse.datasets import InvalidDataset, load_images
-from tlcourse.datasets.likeness import near_groups
+from tlcourse.datasets import (
+    InvalidDataset,
+    load_images,
+    near_groups,
+    simulate_smears,
+    write_smears,
+)
+from tlcourse.datasets import smears as smears_module
+from tlcourse.features import probe
 from tlcourse.metrics import auc
-from tlcourse.probes import probe
-from tlcourse.smears import SMEAR_CLASSES, simulate_smears, write_smears
+from tlcourse.simulation.cells import SMEAR_CLASSES, Discs, thickness, white_cell
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,10 @@ from tlcourse import backbones, training
 from tlcourse.__main__ import main
 from tlcourse.datasets import InvalidDataset, load_images
 from tlcourse.detectors import InvalidOutcome, load_detector, read_outcome, train_detector
-from tlcourse.detectors import trials as trials_module
-from tlcourse.detectors.orders import HEAD_LR
-from tlcourse.detectors.outcomes import held
-from tlcourse.experiments.named import NAMED
-from tlcourse.experiments.strategies import Strategy, fitted_to
+from tlcourse.detectors import search as trials_module
+from tlcourse.detectors.artifacts import held
+from tlcourse.detectors.config import HEAD_LR
+from tlcourse.training.strategies import NAMED, Strategy, fitted_to
 
 DRAWS = 20
 NETWORK = "shufflenet_v2_x0_5"
@@ -34,7 +33,7 @@ COUNTS = {"disk": 24, "ring": 16, "square": 12}
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr("tlcourse.detectors.judging.RESAMPLES", DRAWS)
+    monkeypatch.setattr("tlcourse.detectors.evaluate.RESAMPLES", DRAWS)
 
 
 def draw(kind, number):
@@ -195,7 +194,7 @@ def test_the_test_images_are_opened_once_at_the_end(pictures, monkeypatch):
         seen.append("fit")
         return fit(*given, **options)
 
-    monkeypatch.setattr("tlcourse.detectors.detector.predict", predicting)
+    monkeypatch.setattr("tlcourse.training.predict.predict", predicting)
     monkeypatch.setattr(trials_module, "fit", fitting)
     choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
     outcome = train_detector(data, "run", lr=[1e-3, 3e-3], **choices, progress=False)
@@ -302,7 +301,7 @@ def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
 def start(out, stdout=subprocess.DEVNULL):
     words = command("--skip-bad", "--lr", "0.001", "0.003", out=out, epochs=8)
     code = "import sys, torch; torch.set_num_threads(1); from tlcourse.__main__ import main; "
-    code += f"import tlcourse.detectors.judging as judging; judging.RESAMPLES = {DRAWS}; "
+    code += f"import tlcourse.detectors.evaluate as judging; judging.RESAMPLES = {DRAWS}; "
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     line = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *words]
     return subprocess.Popen(
@@ -350,7 +349,7 @@ def interrupt(monkeypatch):
     def stopped(*_given, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tlcourse.detectors.building.best_trial", stopped)
+    monkeypatch.setattr("tlcourse.detectors.search.best_trial", stopped)
 
 
 def test_ctrl_c_says_how_to_go_on_and_other_arguments_are_refused(pictures, monkeypatch, capsys):

@@ -12,15 +12,16 @@ import torch
 from torch import nn
 from torchvision import models
 
-from tlcourse import batches as feeding
 from tlcourse import metrics
 from tlcourse.backbones import preprocess, stages
-from tlcourse.batches import PreparedImages, TrainingBatches, augmentation, flip, shuffled_batches
 from tlcourse.datasets import ImageSet, Split
 from tlcourse.freezing import freeze
-from tlcourse.history import History
+from tlcourse.loaders import PreparedImages, TrainingBatches, batches
+from tlcourse.loaders.augment import augmentation, flip
+from tlcourse.loaders.batches import shuffled_batches
 from tlcourse.optim import OptimizerWarning, make_class_weights, param_groups, warmup_cosine
 from tlcourse.training import fit, predict
+from tlcourse.training.history import History
 
 SIZE = 32
 
@@ -388,7 +389,7 @@ def test_a_class_without_images_cannot_be_balanced():
 
 @pytest.mark.parametrize("once", [True, False])
 def test_a_single_image_left_over_does_not_crash(monkeypatch, once):
-    monkeypatch.setattr(feeding, "PREPARED_SHARE", 0.25 if once else 0.0)
+    monkeypatch.setattr(batches, "PREPARED_SHARE", 0.25 if once else 0.0)
     history = quick(a_model(), an_image_set(train=17))  # 1 x 1 maps under batch-norm at 32 px
     assert len(history.steps) == 2
 
@@ -396,7 +397,7 @@ def test_a_single_image_left_over_does_not_crash(monkeypatch, once):
 def test_images_prepared_once_or_per_batch_give_the_same_weights(monkeypatch):
     data, first, second = an_image_set(), a_model(), a_model()
     quick(first, data, augment="flip")
-    monkeypatch.setattr(feeding, "PREPARED_SHARE", 0.0)
+    monkeypatch.setattr(batches, "PREPARED_SHARE", 0.0)
     quick(second, data, augment="flip")
     assert same(weights_of(first), weights_of(second))
 
@@ -405,7 +406,7 @@ def test_prepared_images_are_what_preprocess_gives(monkeypatch):
     model, images = a_model(), a_split(70).images
     wanted = preprocess(model, images, SIZE)
     for share in (0.25, 0.0):
-        monkeypatch.setattr(feeding, "PREPARED_SHARE", share)
+        monkeypatch.setattr(batches, "PREPARED_SHARE", share)
         prepared = PreparedImages(model, images, size=SIZE)
         assert prepared.once == (share > 0)
         batch = prepared.take(torch.tensor([69, 3]))

@@ -15,9 +15,16 @@ import torch
 from torchvision import models
 from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights
 
-from tlcourse import weights
-from tlcourse.backbones import WeightsUnavailable, fetch_checkpoint, load_backbone
-from tlcourse.weights import IndexPackage, checkpoint_path, classifiers, resolve_weights
+from tlcourse.backbones import (
+    WeightsUnavailable,
+    checkpoint_path,
+    classifiers,
+    fetch_checkpoint,
+    load_backbone,
+    resolve_weights,
+    weights,
+)
+from tlcourse.backbones.weights import IndexPackage
 
 CONTENT = b"a checkpoint"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -15,10 +15,11 @@ from torchvision.models import shufflenet_v2_x0_5
 
 from tlcourse import widgets
 from tlcourse.backbones import stages
-from tlcourse.costs import estimate
-from tlcourse.freezing import freeze, trainable_parameters
+from tlcourse.freezing import freeze
+from tlcourse.freezing.costs import estimate
+from tlcourse.freezing.report import trainable_parameters
 from tlcourse.widgets import Explorer, explore_freezing, explore_rates, freezing
-from tlcourse.widgets.explorer import buttons, choice_slider
+from tlcourse.widgets.controls import buttons, choice_slider
 from tlcourse.widgets.rates import DECAY, TWO, UNIFORM
 
 NAMES = ["stem", "stage1", "stage2", "stage3", "head"]

@@ -104,7 +104,7 @@ def _add_skip_bad(parser: argparse.ArgumentParser) -> None:
 
 def _doctor(_options: argparse.Namespace) -> int:
     try:
-        from tlcourse.doctor import can_run, examine, report
+        from tlcourse.cli.doctor import can_run, examine, report
     except Exception as error:  # a broken torch raises anything; then that is the finding
         print(f"MISSING  packages: {type(error).__name__}: {error}\n         mend it: make setup")
         return 1
@@ -121,7 +121,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _fetched_weights(name: str) -> bool:
-    from tlcourse.backbones import WeightsUnavailable, fetch_checkpoint
+    from tlcourse.backbones.weights import WeightsUnavailable, fetch_checkpoint
 
     try:
         print(f"weights of {name}: {fetch_checkpoint(name)}")
@@ -133,7 +133,8 @@ def _fetched_weights(name: str) -> bool:
 
 def _fetched_images(size: int) -> bool:
     """Fetch the real images; a course without them still runs, one with damaged ones does not."""
-    from tlcourse.datasets import DatasetUnavailable, InvalidDataset, fetch_breastmnist
+    from tlcourse.datasets.base import InvalidDataset
+    from tlcourse.datasets.medmnist import DatasetUnavailable, fetch_breastmnist
 
     try:
         print(f"images: {fetch_breastmnist(size=size)}")
@@ -146,7 +147,7 @@ def _fetched_images(size: int) -> bool:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tlcourse.runner import find_lessons, format_table, run_lessons, save_json
+    from tlcourse.cli.lessons import find_lessons, format_table, run_lessons, save_json
 
     try:
         lessons = find_lessons(solutions=options.solutions, prefix=options.prefix)
@@ -160,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from tlcourse.bench import bench
+    from tlcourse.cli.bench import bench
 
     try:
         table = bench(
@@ -178,7 +179,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _experiments(options: argparse.Namespace) -> int:
-    from tlcourse.experiments.command import default_table, run_file, show_status
+    from tlcourse.cli.experiments import default_table, run_file, show_status
 
     table = options.out or default_table(options.grid)
     if options.status:
@@ -187,19 +188,19 @@ def _experiments(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tlcourse.detectors.commands import train
+    from tlcourse.cli.train import train
 
     return train(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from tlcourse.detectors.commands import predict
+    from tlcourse.cli.train import predict
 
     return predict(options)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tlcourse.reports.command import report
+    from tlcourse.cli.report import report
 
     return report(options)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from tlcourse.files import written_whole
 from tlcourse.runtime import chosen_folder, environment_report, repository_root, versions
-from tlcourse.storage import written_whole
 
 
 class ResultUnavailable(FileNotFoundError):

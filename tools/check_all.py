@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STYLE = ["tlcourse", "tools", "tests", "notebooks/src"]
+STYLE = ["tlcourse", "studies", "tools", "benchmarks", "tests", "notebooks/src"]
 
 
 def unit_steps() -> dict[str, list[str]]:
@@ -25,7 +25,7 @@ def unit_steps() -> dict[str, list[str]]:
         "ruff check": ["ruff", "check", *STYLE, *notebooks()],
         "ruff format": ["ruff", "format", "--check", *STYLE, *notebooks()],
         "mypy": ["mypy"],
-        "unit tests": ["pytest", "-q", *parallel(), "tests", "tlcourse", "tools"],
+        "unit tests": ["pytest", "-q", *parallel(), "tests", "tlcourse", "studies", "tools"],
     }
 
 

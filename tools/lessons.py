@@ -30,7 +30,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from tlcourse.storage import written_whole
+from tlcourse.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "notebooks" / "src"

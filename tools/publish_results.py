@@ -15,18 +15,18 @@ import pkgutil
 import subprocess
 import sys
 
-from tools import results
+import studies
 
 SETS = ("real", "simulated")
 
 
 def lessons(prefix: str = "") -> list[str]:
-    """Name the modules of `tools.results` whose lesson number starts with `prefix`.
+    """Name the modules of `studies` whose lesson number starts with `prefix`.
 
     >>> lessons("00")
     ['lesson00']
     """
-    names = [module.name for module in pkgutil.iter_modules(results.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(studies.__path__)]
     return sorted(name for name in names if name.startswith(f"lesson{prefix}"))
 
 
@@ -40,12 +40,12 @@ def publish(lesson: str, images: str) -> int:
 def main(arguments: list[str]) -> int:
     """Publish every lesson that `arguments` name, on both image sets."""
     if arguments[:1] == ["--here"]:
-        for path in importlib.import_module(f"tools.results.{arguments[1]}").publish():
+        for path in importlib.import_module(f"studies.{arguments[1]}").publish():
             print(path)
         return 0
     chosen = lessons(arguments[0] if arguments else "")
     if not chosen:
-        print(f"no lesson {arguments[0]!r} in tools/results", file=sys.stderr)
+        print(f"no lesson {arguments[0]!r} in studies", file=sys.stderr)
         return 2
     return max(publish(lesson, images) for lesson in chosen for images in SETS)
 

@@ -22,14 +22,14 @@ import time
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from tlcourse import calibration, metrics, plots, results
-from tlcourse.backbones import load_backbone
+from tlcourse import metrics, plots, results
+from tlcourse.backbones import batchnorm, load_backbone
 from tlcourse.checks import lesson01
-from tlcourse.classic import classic_features, hog_features, photo_textures
 from tlcourse.datasets import grouped_folds, load_images
-from tlcourse.experiments import learning_curve, paired_gain
-from tlcourse.features import extract_features
-from tlcourse.probes import probe
+from tlcourse.datasets.toy import photo_textures
+from tlcourse.features import extract_features, probe
+from tlcourse.features.handcrafted import classic_features, hog_features
+from tlcourse.features.learning_curves import learning_curve, paired_gain
 from tlcourse.training import fit
 
 # %% [markdown]
@@ -203,7 +203,7 @@ bare = []
 for train, held_out in grouped_folds(scans, 10, seed=0):
     block = LogisticRegression().fit(untrained[train], scans.labels[train])
     bare.append(metrics.auc(scans.labels[held_out], block.predict_proba(untrained[held_out])))
-measured = extract_features(calibration.calibrate_statistics(random, scans.images), scans.images)
+measured = extract_features(batchnorm.calibrate_statistics(random, scans.images), scans.images)
 versions = learning_curve({"standardised": untrained, "measured": measured}, scans, folds=10)
 random_scores = versions.groupby("method")["auc"].mean().to_dict()
 random_scores["bare"] = sum(bare) / len(bare)

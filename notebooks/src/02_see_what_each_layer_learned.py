@@ -20,11 +20,11 @@
 import numpy as np
 import pandas as pd
 
-from tlcourse import inspection, plots, probing
+from tlcourse import inspection, plots
 from tlcourse.backbones import load_backbone
 from tlcourse.checks import lesson02
-from tlcourse.datasets import grouped_folds, load_images
-from tlcourse.features import stage_features
+from tlcourse.datasets import grouped_folds, load_images, toy
+from tlcourse.features import layerwise, stage_features
 from tlcourse.freezing import snapshot
 from tlcourse.metrics import fold_interval
 from tlcourse.results import load_table
@@ -63,7 +63,7 @@ plots.show(ax, alt="32 filters of 3 by 3 pixels: some striped, some of one colou
 # photograph, and the scan with the most contrast.
 
 # %%
-astronaut = probing.photograph("astronaut")
+astronaut = toy.photograph("astronaut")
 answers = inspection.responses(model, astronaut[None], "stem", size=SIZE, progress=False)[0]
 chosen = np.argsort(-answers.std(axis=(1, 2)))[:4].tolist()
 axes = plots.response_grid(astronaut, answers, chosen, title="Four filters answer to a photograph")
@@ -78,7 +78,7 @@ assert on_scan[chosen[0]].std() < 0.2 * answers[chosen[0]].std()  # a colour fil
 assert on_scan[chosen[1:]].std(axis=(1, 2)).min() > 2 * on_scan[chosen[0]].std()
 
 # For the exercise below: the stem's answers to a vertical and to a horizontal edge.
-pair = probing.edge_pair()
+pair = toy.edge_pair()
 on_vertical, on_horizontal = inspection.responses(model, pair, "stem", size=SIZE, progress=False)
 
 # %% [markdown]
@@ -163,8 +163,8 @@ for stage in ("stage2", "stage3"):
 
 # %%
 tasks = {
-    "edge orientation": probing.edge_orientations(240, seed=0),
-    "texture": probing.texture_patches(240, seed=0),
+    "edge orientation": toy.edge_orientations(240, seed=0),
+    "texture": toy.texture_patches(240, seed=0),
     "cancer": data.development,
 }
 for task, part in tasks.items():
@@ -183,7 +183,7 @@ def probe_stages(network):
     tables = []
     for task, part in tasks.items():
         features = stage_features(network, part.images, size=SIZE)
-        tables.append(probing.stage_scores(features, part.labels, folds[task]).assign(task=task))
+        tables.append(layerwise.stage_scores(features, part.labels, folds[task]).assign(task=task))
     return pd.concat(tables)
 
 
@@ -328,10 +328,10 @@ tuned = load_backbone("mobilenet_v2", weights="imagenet", num_classes=data.num_c
 before = snapshot(tuned)
 history = fit(tuned, data, epochs=3, size=SIZE, seed=0)
 compared = data.train.subset(60, seed=0).images
-first = probing.flat_maps(model, compared, size=SIZE)
+first = layerwise.flat_maps(model, compared, size=SIZE)
 others = {"fine-tuned": tuned, "random": random}
 alike = {
-    n: cka_by_stage(first, probing.flat_maps(o, compared, size=SIZE)) for n, o in others.items()
+    n: cka_by_stage(first, layerwise.flat_maps(o, compared, size=SIZE)) for n, o in others.items()
 }
 
 # %% [markdown]

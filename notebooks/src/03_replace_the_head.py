@@ -29,12 +29,12 @@ from skimage.data import coffee
 from torch import nn
 from torchvision.models import ResNet18_Weights, get_model, resnet18
 
-from tlcourse import backbones, freezing, heads, metrics, plots
+from tlcourse import backbones, freezing, metrics, plots
 from tlcourse.checks import lesson03
 from tlcourse.datasets import grouped_folds, load_images
 from tlcourse.features import extract_features
 from tlcourse.results import load_table
-from tlcourse.training import fit, predict
+from tlcourse.training import fit, linear_head, predict
 
 # %%
 data = load_images("breast")
@@ -263,9 +263,9 @@ my_first_losses = ..., ...  # in nats: two classes, a thousand classes
 photo_features = extract_features(photo_network, development.images, size=96)
 pretend = np.arange(len(development)) % 1000  # any labels will do: the head knows none
 measured = {
-    "2 classes": heads.first_losses(photo_features, development.labels, 2, seeds=range(20)),
-    "1000 classes": heads.first_losses(photo_features, pretend, 1000, seeds=range(20)),
-    "1000 classes, features 20 times too large": heads.first_losses(
+    "2 classes": linear_head.first_losses(photo_features, development.labels, 2, seeds=range(20)),
+    "1000 classes": linear_head.first_losses(photo_features, pretend, 1000, seeds=range(20)),
+    "1000 classes, features 20 times too large": linear_head.first_losses(
         20 * photo_features, pretend, 1000, seeds=range(20)
     ),
 }
@@ -344,15 +344,15 @@ order = [*recipes, "logistic probe"]
 train, held_out = grouped_folds(development, 5, seed=0)[0]
 truth, answers = development.labels[held_out], {}
 for name, recipe in recipes.items():
-    layer = heads.train_head(photo_features[train], development.labels[train], **recipe)
-    answers[name] = heads.head_probabilities(layer, photo_features[held_out]).argmax(axis=1)
+    layer = linear_head.train_head(photo_features[train], development.labels[train], **recipe)
+    answers[name] = linear_head.head_probabilities(layer, photo_features[held_out]).argmax(axis=1)
 title = "On one fold the timid head calls hardly any scan malignant"
 axes = plots.confusions(truth, answers, data.classes, title=title)
 plots.show(axes, alt="Three confusion matrices: true class by answered class, per recipe")
 assert (answers["timid"] == 0).mean() < 0.1
 
 # %%
-runs = heads.compare_heads(photo_features, development, recipes, with_probe=True)
+runs = linear_head.compare_heads(photo_features, development, recipes, with_probe=True)
 by_recipe = {name: rows.reset_index(drop=True) for name, rows in runs.groupby("recipe")}
 titles = {
     "sensitivity": "The timid head finds hardly any cancer; class weights find more",

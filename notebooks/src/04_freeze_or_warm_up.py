@@ -28,14 +28,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlcourse import backbones, freezing, heads, metrics, plots, probes, similarity, widgets
+from tlcourse import backbones, freezing, metrics, plots, similarity, widgets
 from tlcourse.checks import lesson04
 from tlcourse.datasets import load_images
-from tlcourse.features import extract_features
-from tlcourse.firststeps import first_steps
+from tlcourse.features import extract_features, probe
 from tlcourse.optim import constant, param_groups
 from tlcourse.results import load_table
-from tlcourse.training import fit
+from tlcourse.training import fit, linear_head
+from tlcourse.training.steps import first_steps
 
 # %%
 data = load_images("breast")
@@ -71,7 +71,7 @@ data
 my_losses = ..., ...  # points of AUC: the same regression, a new one
 
 # %%
-old = probes.probe(start, few.labels)
+old = probe.probe(start, few.labels)
 rows = []
 for seed in range(5):
     model = pretrained().requires_grad_(False).train()
@@ -79,7 +79,7 @@ for seed in range(5):
     for batch in backbones.preprocess(model, passing, 64).split(16):
         model(batch)
     moved, moved_val = features(model, few.images), features(model, data.val.images)
-    new = probes.probe(moved, few.labels)
+    new = probe.probe(moved, few.labels)
     scores = [p.predict_proba(f) for p, f in ((old, start_val), (old, moved_val), (new, moved_val))]
     aucs = [metrics.auc(data.val.labels, probs) for probs in scores]
     rows.append([*aucs, similarity.linear_cka(start_val, moved_val)])
@@ -176,7 +176,7 @@ larger = ...  # "random" or "trained"
 # %%
 sent = {"random": [], "trained": []}
 for seed in range(5):
-    layer = heads.train_head(start, few.labels, lr=1e-2, epochs=20, seed=seed)
+    layer = linear_head.train_head(start, few.labels, lr=1e-2, epochs=20, seed=seed)
     for kind in sent:
         model = pretrained(seed=seed)
         if kind == "trained":

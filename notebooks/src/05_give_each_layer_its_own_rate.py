@@ -29,10 +29,10 @@ from torchvision.models import ResNet18_Weights, resnet18
 from tlcourse import backbones, freezing, metrics, plots, similarity
 from tlcourse.checks import lesson05
 from tlcourse.datasets import load_images
-from tlcourse.onestep import one_step
 from tlcourse.optim import ULMFIT_DECAY, check_optimizer, find_lr, param_groups, warmup_cosine
 from tlcourse.results import load_table
 from tlcourse.training import fit
+from tlcourse.training.steps import one_step
 from tlcourse.widgets import explore_rates
 
 # %%

@@ -35,7 +35,7 @@ from PIL import Image
 from tlcourse import backbones, detectors, freezing, inspection, metrics, optim, plots, results
 from tlcourse.checks import lesson06
 from tlcourse.datasets import load_images, near_duplicates
-from tlcourse.reports.card import model_card
+from tlcourse.reports import model_card
 from tlcourse.training import fit, predict
 
 # %%

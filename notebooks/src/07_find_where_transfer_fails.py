@@ -25,15 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlcourse import backbones, heads, metrics, plots
+from tlcourse import backbones, metrics, plots
 from tlcourse.checks import lesson07
-from tlcourse.corruptions import corrupt
-from tlcourse.datasets import Split, load_images, near_duplicates
-from tlcourse.datasets.imagesets import join
-from tlcourse.datasets.partitions import dealt_by_image
-from tlcourse.experiments import learning_curve, paired_gain, rows_by_shift, shift_effects
+from tlcourse.datasets import Split, corrupt, dealt_by_image, join, load_images, near_duplicates
 from tlcourse.features import cache_features, extract_features
+from tlcourse.features.learning_curves import learning_curve, paired_gain
+from tlcourse.metrics import rows_by_shift, shift_effects
 from tlcourse.results import load_table
+from tlcourse.training import linear_head
 
 # %%
 data = load_images("breast")
@@ -408,7 +407,9 @@ def watch(seed):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(layer(inputs[batch]), labels[batch]).backward()
             optimizer.step()
-        probs = heads.head_probabilities(layer, features[len(inputs) : len(leaky.development)])
+        probs = linear_head.head_probabilities(
+            layer, features[len(inputs) : len(leaky.development)]
+        )
         said = (probs.argmax(axis=1) == 0).mean()
         watched.append((epoch, said, metrics.auc(leaky.val.labels, probs)))
     return pd.DataFrame(watched, columns=["epoch", "called malignant", "AUC"]).assign(seed=seed)

@@ -31,8 +31,7 @@ import pandas as pd
 
 from tlcourse import backbones, detectors, experiments, features, plots, reports, results, runtime
 from tlcourse.checks import lesson08
-from tlcourse.datasets import InvalidDataset, Split, load_images
-from tlcourse.smears import simulate_smears, write_smears
+from tlcourse.datasets import InvalidDataset, Split, load_images, simulate_smears, write_smears
 
 # %% [markdown]
 # ## 1 A folder in, a report out

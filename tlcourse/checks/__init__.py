@@ -7,6 +7,6 @@
 * A right answer is confirmed with what follows from it.
 """
 
-from tlcourse.checks.machinery import CheckFailed, Verdict, blank, check
+from tlcourse.checks.core import CheckFailed, Verdict, blank, check
 
 __all__ = ["CheckFailed", "Verdict", "blank", "check"]

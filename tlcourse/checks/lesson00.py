@@ -8,16 +8,7 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.machinery import (
-    CheckFailed,
-    Verdict,
-    blank,
-    call,
-    check,
-    close,
-    number,
-    require,
-)
+from tlcourse.checks.core import CheckFailed, Verdict, blank, call, check, close, number, require
 
 LETTERS = {"m": 0, "b": 1}
 
@@ -61,6 +52,8 @@ PAIRS: tuple[tuple[Sequence[float], Sequence[float], float], ...] = (
     ((0.9, 0.2), (0.5, 0.1), 0.75),
     ((0.1,), (0.7, 0.9), 0.0),
 )
+
+
 TIES = ((0.5, 0.5), (0.5, 0.1), 0.75)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.checks.machinery import call, check, number, require
+from tlcourse.checks.core import call, check, number, require
 
 Rows = NDArray[np.float64]
 

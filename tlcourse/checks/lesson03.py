@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torchvision import models
 
-from tlcourse.checks.machinery import CheckFailed, call, check, close, number, require
+from tlcourse.checks.core import CheckFailed, call, check, close, number, require
 
 SKELETONS = ("densenet121", "densenet201")
 """Two, because the number of inputs differs: a number typed in fits only one of them."""
@@ -61,7 +61,7 @@ def check_count(function: Callable[[nn.Module], int]) -> str:
     require(not close(value, 2), "that counts tensors: add up .numel(), the numbers in each")
     require(not close(value, 12), "the bias is missing: go through all of model.parameters()")
     require(close(value, 15), f"a frozen 5 x 4 layer, then a 4 x 3 layer: expected 15, got {value}")
-    return "15 of 39 in the test network; tlcourse.freezing.trainable_parameters counts the same"
+    return "15 of 39 in the test network; tlcourse.freezing.report.trainable_parameters counts the same"
 
 
 @check("count each class with np.bincount(labels); N / (C * counts) is large for a rare class")

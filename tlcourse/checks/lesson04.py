@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from tlcourse.checks.machinery import call, check, close, number, require
-from tlcourse.freezing import snapshot
+from tlcourse.checks.core import call, check, close, number, require
+from tlcourse.freezing.report import snapshot
 
 
 @check("two lines: model.train() for all, then .eval() for each module that is held")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from tlcourse.checks.machinery import CheckFailed, call, check, close, number, require
+from tlcourse.checks.core import CheckFailed, call, check, close, number, require
 
 STAGES = ["stem", "stage1", "stage2", "head"]
 

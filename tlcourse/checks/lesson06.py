@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.machinery import (
-    CheckFailed,
-    call,
-    check,
-    check_letters,
-    close,
-    number,
-    require,
-)
+from tlcourse.checks.core import CheckFailed, call, check, check_letters, close, number, require
 
 PROTOCOLS = {
     "A": "A chooses a rate on validation images; the test images judge the chosen one alone",
@@ -25,6 +17,8 @@ PROTOCOLS = {
     "D": "D reports the best of several test scores: the test images choose the seed",
     "E": "E lets one patient stand on both sides: the network is asked about a lesion it has seen",
 }
+
+
 LEAKING = frozenset("BDE")
 
 
@@ -36,6 +30,7 @@ def check_leaks(answer: str) -> str:
 
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+
 SCORES = np.array([0.9, 0.8, 0.5, 0.1, 0.7, 0.6, 0.3, 0.2, 0.2, 0.1])
 """At 0.5: 3 of 4 malignant scans are found, 4 of 6 others cleared; one score is exactly 0.5."""
 

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.machinery import CheckFailed, call, check, require
+from tlcourse.checks.core import CheckFailed, call, check, require
 
 Published = tuple[float, int, int]
 """Accuracy in points, images of the largest class, images in all."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tlcourse.checks.machinery import call, check, check_letters, close, number, require
+from tlcourse.checks.core import call, check, check_letters, close, number, require
 
 NAMES = ("slide03_cell031.png", "slide07_cell002.jpg", "slide12_cell110.png")
 SLIDES = (3, 7, 12)
@@ -43,6 +43,8 @@ CHANGES = {
     "D": "D is the same training: the images count, not where they lie",
     "E": "E is another training: another head to start from, another order",
 }
+
+
 REFUSED = frozenset("BCE")
 
 

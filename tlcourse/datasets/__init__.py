@@ -1,34 +1,6 @@
-"""Load, verify, divide and examine images; every public name can be imported from here."""
+"""Load, verify, divide and examine images."""
 
-from tlcourse.datasets.breastmnist import (
-    DatasetUnavailable,
-    fetch_breastmnist,
-    find_breastmnist,
-)
-from tlcourse.datasets.duplicates import (
-    DuplicateReport,
-    near_duplicates,
-    shared_images,
-)
-from tlcourse.datasets.folds import grouped_folds
-from tlcourse.datasets.imagesets import ImageSet, InvalidDataset, LeakageWarning, Split
-from tlcourse.datasets.likeness import near_groups
-from tlcourse.datasets.loading import load_images
-from tlcourse.datasets.splitting import grouped_split
+import lazy_loader
 
-__all__ = [
-    "DatasetUnavailable",
-    "DuplicateReport",
-    "ImageSet",
-    "InvalidDataset",
-    "LeakageWarning",
-    "Split",
-    "fetch_breastmnist",
-    "find_breastmnist",
-    "grouped_folds",
-    "grouped_split",
-    "load_images",
-    "near_duplicates",
-    "near_groups",
-    "shared_images",
-]
+# What each name needs is loaded when it is first asked for; `__init__.pyi` says where it stands.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,19 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlcourse.datasets import breastmnist
-from tlcourse.datasets.archives import read_npz
-from tlcourse.datasets.breastmnist import DatasetUnavailable, fetch_breastmnist
-from tlcourse.datasets.folders import read_folder
-from tlcourse.datasets.imagesets import ImageSet
-from tlcourse.datasets.likeness import THRESHOLD
-from tlcourse.datasets.partitions import SPLITS, Provenance, divide
+from tlcourse.datasets import medmnist as breastmnist
+from tlcourse.datasets.base import ImageSet
+from tlcourse.datasets.duplicates import THRESHOLD
+from tlcourse.datasets.folder import read_folder
+from tlcourse.datasets.medmnist import DatasetUnavailable, fetch_breastmnist
+from tlcourse.datasets.npz import read_npz
 from tlcourse.datasets.simulated import announce, simulated_set
-from tlcourse.phantom import Shift
+from tlcourse.datasets.splits import SPLITS, Provenance, divide
+from tlcourse.simulation.scanner import Shift
 
 NAMES = ("breast", "breastmnist", "phantom")
 DEFAULT_SIZE = 64
-
 BREASTMNIST = Provenance(
     "breastmnist", breastmnist.SOURCE, breastmnist.LICENSE, breastmnist.CITATION
 )

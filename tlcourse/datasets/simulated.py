@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.datasets.archives import resize
-from tlcourse.datasets.breastmnist import CLASSES, FILES
-from tlcourse.datasets.imagesets import ImageSet, Split
-from tlcourse.datasets.partitions import deal
-from tlcourse.phantom import Phantom, Shift, simulate
-from tlcourse.scanner import LARGEST_SIZE, SMALLEST_SIZE
+from tlcourse.datasets.base import ImageSet, Split
+from tlcourse.datasets.medmnist import CLASSES, FILES
+from tlcourse.datasets.npz import resize
+from tlcourse.datasets.splits import deal
+from tlcourse.simulation.phantom import Phantom, simulate
+from tlcourse.simulation.scanner import LARGEST_SIZE, SMALLEST_SIZE, Shift
 
 NOTICE = (
     "SIMULATED IMAGES: the real BreastMNIST is not in use ({reason}). What follows runs on "
     "simulated ultrasound; its scores say nothing about patients."
 )
+
 
 LARGEST = max(FILES)
 """Largest side in pixels, that of the real set; above the simulation's own, images are enlarged."""
@@ -112,4 +113,4 @@ def _select(scene: Phantom, rows: NDArray[np.int64]) -> Split:
 def _recipe(side: int, **options: object) -> str:
     stated = ", ".join(f"{key}={value!r}" for key, value in options.items() if value is not None)
     enlarged = "" if side == options["size"] else f", enlarged to {side} px (bilinear)"
-    return f"tlcourse.phantom.simulate({stated}){enlarged}"
+    return f"tlcourse.simulation.phantom.simulate({stated}){enlarged}"

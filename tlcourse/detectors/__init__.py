@@ -1,18 +1,6 @@
-"""Build a detector by the whole protocol, keep it as one safe file, use it on new images."""
+"""Build a detector from images, keep it in one file, and use it."""
 
-from tlcourse.detectors.building import train_detector
-from tlcourse.detectors.detector import Detector
-from tlcourse.detectors.files import InvalidDetector
-from tlcourse.detectors.keeping import load_detector, save_detector
-from tlcourse.detectors.outcomes import InvalidOutcome, Outcome, read_outcome
+import lazy_loader
 
-__all__ = [
-    "Detector",
-    "InvalidDetector",
-    "InvalidOutcome",
-    "Outcome",
-    "load_detector",
-    "read_outcome",
-    "save_detector",
-    "train_detector",
-]
+# What each name needs is loaded when it is first asked for; `__init__.pyi` says where it stands.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

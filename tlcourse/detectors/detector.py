@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm.auto import tqdm
 
-from tlcourse.datasets import InvalidDataset
-from tlcourse.datasets.folders import SKIPPING, read_image
-from tlcourse.datasets.imagesets import Skipped
-from tlcourse.metrics import apply_temperature
-from tlcourse.training import predict
+from tlcourse.datasets.base import InvalidDataset, Skipped
+from tlcourse.datasets.folder import SKIPPING, read_image
+from tlcourse.metrics.calibration import apply_temperature
+from tlcourse.training.predict import predict
 
 FILES_AT_ONCE = 64
 """Image files held in memory together."""

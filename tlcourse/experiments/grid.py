@@ -1,14 +1,15 @@
-"""Write an experiment down as data: factors, their values, and a name for every run."""
+"""Name the runs of an experiment: every combination of factors, and the function that makes one."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import itertools
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,34 @@ def _parse(path: Path) -> Any:
         raise ValueError("expected a file that ends in .toml or .json")
     text = path.read_text(encoding="utf-8")
     return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Import what `name` stands for.
+
+    Args:
+        name: Module and function, as `"package.module:name"`.
+
+    Raises:
+        ValueError: If the name has another form, or its module lacks such a function.
+        ImportError: If the module cannot be imported; the message says why.
+
+    >>> load_function("statistics:mean")([1, 3])
+    2
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute.isidentifier():
+        raise ValueError(f'expected a function as "package.module:name", got {name!r}')
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ImportError(
+            f"the module of function {name!r} cannot be imported from here "
+            f"({type(error).__name__}: {error}): correct the name, or install the module"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        there = sorted(n for n, value in vars(module).items() if callable(value) and n[0] != "_")
+        raise ValueError(f"expected a function {attribute!r} in {module_name}, there are {there}")
+    found: Callable[..., Any] = function
+    return found

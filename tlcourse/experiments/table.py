@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from tlcourse.experiments.claims import Claims
 from tlcourse.experiments.grid import Grid
-from tlcourse.experiments.journal import Journal, Record
+from tlcourse.experiments.journal import Claims, Journal, Record
 
 LOCK_SECONDS = 600.0
 """How long another process may hold the table; it needs milliseconds."""

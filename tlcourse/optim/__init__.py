@@ -1,35 +1,6 @@
-"""Give each stage its own learning rate, find the rate, and let it follow a schedule.
+"""Give every stage its learning rate, change it over time, find a good one."""
 
-`param_groups` sorts the parameters that may move into groups named after their stage; every torch
-optimizer takes the groups as they are. The schedules set the rate of every optimizer step;
-`find_lr` tries rates out. Every public name can be imported from here.
-"""
+import lazy_loader
 
-from tlcourse.optim.finder import RateTest, find_lr
-from tlcourse.optim.groups import (
-    NO_DECAY,
-    ULMFIT_DECAY,
-    OptimizerWarning,
-    check_optimizer,
-    param_groups,
-    trainable_parameters,
-)
-from tlcourse.optim.making import MakeOptimizer, make_class_weights, make_optimizer
-from tlcourse.optim.schedules import constant, slanted_triangular, warmup_cosine
-
-__all__ = [
-    "NO_DECAY",
-    "ULMFIT_DECAY",
-    "MakeOptimizer",
-    "OptimizerWarning",
-    "RateTest",
-    "check_optimizer",
-    "constant",
-    "find_lr",
-    "make_class_weights",
-    "make_optimizer",
-    "param_groups",
-    "slanted_triangular",
-    "trainable_parameters",
-    "warmup_cosine",
-]
+# What each name needs is loaded when it is first asked for; `__init__.pyi` says where it stands.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,25 +1,19 @@
-"""Draw what the lessons show: every function takes a title, draws what it is given, returns axes.
+"""Draw what is given and return the axes; nothing here trains."""
 
-Nothing here trains or predicts. Colours mean the same in every lesson (`plots.look`); `show`
-displays a figure with a text for readers who do not see it:
-
-    show(roc(labels, probs, title="The network ranks 9 pairs in 10 rightly"),
-         alt="ROC curve far above the diagonal of guessing, AUC 0.92")
-"""
-
-from tlcourse.plots.curves import learning_curves, stage_curves
-from tlcourse.plots.display import show
-from tlcourse.plots.history import history_curves
+from tlcourse.plots.curves import history_curves, learning_curves, stage_curves
+from tlcourse.plots.evaluation import (
+    confusion,
+    confusions,
+    precision_recall_curve,
+    reliability_curve,
+    roc,
+)
 from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
-from tlcourse.plots.look import OKABE_ITO, colour, colours_for, style
-from tlcourse.plots.matrices import confusion, confusions
-from tlcourse.plots.operating import precision_recall_curve, roc
+from tlcourse.plots.learning_rates import rate_schedule, rate_test, schedule_curves, stage_rates
 from tlcourse.plots.predictions import score_distribution, top_answers
-from tlcourse.plots.rates import rate_schedule, rate_test
-from tlcourse.plots.rates_given import schedule_curves, stage_rates
-from tlcourse.plots.reliability import reliability_curve
 from tlcourse.plots.scores import class_counts, score_bars
+from tlcourse.plots.style import OKABE_ITO, colour, colours_for, show, style
 
 __all__ = [
     "OKABE_ITO",

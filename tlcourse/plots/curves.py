@@ -1,29 +1,34 @@
-"""Draw scores along an axis: sizes of a training set, stages of a network."""
+"""Draw scores over images, stages or epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from types import EllipsisType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.pyplot import figure as new_figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from tlcourse.plots.look import (
+from tlcourse.plots.style import (
     CHANCE,
     MARKERS,
+    WIDTH,
     canvas,
     chance_line,
     colours_for,
     given,
     guess_star,
+    headline,
     label_ends,
     style,
     tick_names,
     tick_sizes,
 )
-from tlcourse.plots.points import summarise
+from tlcourse.plots.summary import require_columns, summarise
 
 NAMES = {
     "images": "training images (log scale)",
@@ -250,3 +255,50 @@ def _chance_lines(
         alone = len(names) == 1 and names[0] and len(levels) > 1
         text = f"chance, {' and '.join(names)}" if len(set(levels.values())) > 1 else "chance"
         chance_line(ax, level, name=text, shade=shades[names[0]] if alone else CHANCE)
+
+
+class HasTable(Protocol):
+    """A training's history: anything that holds one row per epoch in `table`."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Columns epoch, train_loss, val_loss, val_auc."""
+
+
+@style()
+def history_curves(history: HasTable | pd.DataFrame, *, title: str) -> NDArray[Any]:
+    """Draw training and validation loss, and validation AUC, by epoch, side by side.
+
+    Args:
+        history: What `fit` returned, or its table: columns epoch, train_loss, val_loss (nats),
+            val_auc.
+        title: What the curves show.
+
+    Returns:
+        The two axes, shape `(2,)`.
+
+    >>> log = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.7, 0.5],
+    ...                     "val_loss": [0.7, 0.6], "val_auc": [0.6, 0.8]})
+    >>> [ax.get_ylabel() for ax in history_curves(log, title="Loss falls, AUC rises")]
+    ['loss (cross-entropy, nats)', 'validation AUC']
+    """
+    table = history if isinstance(history, pd.DataFrame) else history.table
+    require_columns(table, ["epoch", "train_loss", "val_loss", "val_auc"], "history")
+    figure = new_figure(figsize=(WIDTH, 3.4))
+    headline(figure, title)
+    loss, auc = figure.subplots(1, 2)
+    loss.plot(
+        table["epoch"], table["train_loss"], "o:", color="black", mfc="white", label="training"
+    )
+    loss.plot(table["epoch"], table["val_loss"], "o-", color="black", label="validation")
+    loss.legend(loc="best")
+    loss.set_ylabel("loss (cross-entropy, nats)")
+    loss.set_ylim(bottom=0)
+    auc.plot(table["epoch"], table["val_auc"], "o-", color="black")
+    auc.set_ylim(min(0.45, float(table["val_auc"].min()) - 0.05), 1.01)
+    chance_line(auc, 0.5)
+    auc.set_ylabel("validation AUC")
+    for ax in (loss, auc):
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return np.array([loss, auc])

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.plots.look import WIDTH, colours_for, ink, style
-from tlcourse.plots.tiles import framed, grid, montage, pictures_of, row_names, scale
+from tlcourse.plots.grids import framed, grid, montage, pictures_of, row_names, scale
+from tlcourse.plots.style import WIDTH, colours_for, ink, style
 
 
 @style()

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.plots.look import WIDTH, style
-from tlcourse.plots.tiles import framed, grid, montage, pictures_of, responses_of, row_names, scale
+from tlcourse.plots.grids import framed, grid, montage, pictures_of, responses_of, row_names, scale
+from tlcourse.plots.style import WIDTH, style
 
 DEAD = 0.1
 """Share of the largest weight of all filters below which a filter is not brightened further."""

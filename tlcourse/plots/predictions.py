@@ -9,16 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from tlcourse.metrics import check_predictions
-from tlcourse.plots.look import (
-    CHANCE,
-    OKABE_ITO,
-    canvas,
-    colours_for,
-    ink,
-    style,
-)
-from tlcourse.plots.tiles import framed, pictures_of
+from tlcourse.metrics.scores import check_predictions
+from tlcourse.plots.grids import framed, pictures_of
+from tlcourse.plots.style import CHANCE, OKABE_ITO, canvas, colours_for, ink, style
 
 
 @style()

@@ -11,19 +11,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tlcourse.metrics import Interval
-from tlcourse.plots.look import (
-    CHANCE,
-    GUESS,
-    MARKERS,
-    canvas,
-    colour,
-    colours_for,
-    style,
-)
+from tlcourse.metrics.intervals import Interval
+from tlcourse.plots.style import CHANCE, GUESS, MARKERS, canvas, colour, colours_for, style
 
 if TYPE_CHECKING:
-    from tlcourse.datasets import ImageSet
+    from tlcourse.datasets.base import ImageSet
 
 
 @style()

@@ -1,6 +1,6 @@
-"""Tell what a training came to on one page that opens offline."""
+"""Put what a training came to on one page."""
 
-from tlcourse.reports.page import write_report
-from tlcourse.reports.preview import preview
+from tlcourse.reports.card import model_card
+from tlcourse.reports.page import preview, write_report
 
-__all__ = ["preview", "write_report"]
+__all__ = ["model_card", "preview", "write_report"]

@@ -17,24 +17,22 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from tlcourse.datasets import ImageSet
-from tlcourse.detectors import Detector
-from tlcourse.metrics import (
-    Interval,
+from tlcourse.datasets.base import ImageSet
+from tlcourse.detectors.detector import Detector
+from tlcourse.files import written_whole
+from tlcourse.metrics.calibration import apply_temperature
+from tlcourse.metrics.intervals import Interval, bootstrap
+from tlcourse.metrics.operating_points import OperatingPoint, at_threshold
+from tlcourse.metrics.scores import (
     Metric,
-    OperatingPoint,
     accuracy,
-    apply_temperature,
-    at_threshold,
     auc,
     balanced_accuracy,
-    bootstrap,
     calibration_error,
     log_loss,
 )
 from tlcourse.reports.page import DEALINGS, SCORES
 from tlcourse.runtime import versions
-from tlcourse.storage import written_whole
 
 METRICS: dict[str, Metric] = {
     "auc": auc,
@@ -42,6 +40,7 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": balanced_accuracy,
 }
 """Scores that a card gives with an interval; the loss stands beside the calibration error."""
+
 
 RESAMPLES = 500
 """Draws of the bootstrap: half as many as a report takes, so that a lesson need not wait."""

@@ -1,19 +1,22 @@
-"""Put a training's outcome on one HTML page that needs nothing from outside."""
+"""Put what a training came to on one HTML page, and show it in a notebook."""
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tlcourse.detectors import Outcome, read_outcome
-from tlcourse.detectors.outcomes import DETECTOR
-from tlcourse.reports import pictures
-from tlcourse.storage import written_whole
+from tlcourse.detectors.artifacts import DETECTOR, Outcome, read_outcome
+from tlcourse.files import written_whole
+from tlcourse.reports import figures as pictures
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
 
 REPORT = "report.html"
-
 SCORES = {
     "auc": "AUC (0.5 is guessing, 1 ranks every pair rightly)",
     "accuracy": "accuracy",
@@ -21,6 +24,7 @@ SCORES = {
     "log_loss": "log loss, nats (less is better)",
     "calibration_error": "calibration error (0 is honest)",
 }
+
 
 DEALINGS = {
     "grouped": "were dealt out at random, 70/10/20, each class in its share; images that correlate "
@@ -128,3 +132,37 @@ def _moves(plan: dict[str, Any]) -> list[tuple[str, str, str]]:
         when = "never: frozen" if start is None else f"epoch {start}"
         rows.append((name, f"{given[name]:.3g}" if name in given else "none", when))
     return rows
+
+
+def preview(page: Path | str, *, height: int = 420) -> HTML:
+    """Return a report as a frame that a notebook draws under the cell.
+
+    The page is copied into the frame, so it stays when the file is removed, and the frame is
+    closed to scripts.
+
+    Args:
+        page: What `write_report` wrote.
+        height: Of the frame, in pixels; the page scrolls inside.
+
+    Returns:
+        What to leave as the last line of a cell.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     page = Path(folder) / "report.html"
+        ...     _ = page.write_text("<p>AUC &lt; 1</p>", encoding="utf-8")
+        ...     "&lt;p&gt;AUC &amp;lt; 1" in preview(page).data
+        True
+    """
+    # IPython comes with JupyterLab; a script that only writes reports does without
+    from IPython.display import HTML
+
+    text = escape(Path(page).read_text(encoding="utf-8"))
+    style = f"width: 100%; height: {height}px; border: 1px solid #999999"
+    # in a div: IPython advises against a bare iframe, but IFrame can only point to a file
+    frame = f'<iframe title="Report" sandbox="" style="{style}" srcdoc="{text}"></iframe>'
+    return HTML(f"<div>{frame}</div>")  # type: ignore[no-untyped-call]

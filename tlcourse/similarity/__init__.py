@@ -1,4 +1,4 @@
-"""Compare two states of a network: what its stages say (CKA), how far their weights moved."""
+"""Compare two states of a network, stage by stage."""
 
 from tlcourse.similarity.cka import MinibatchCKA, cka_by_stage, linear_cka
 from tlcourse.similarity.drift import drift_by_stage

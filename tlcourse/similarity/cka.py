@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Matrix = NDArray[np.float64]
 Hsic = Callable[[Matrix, Matrix], float]
-
 _MINIMUM_ROWS = 4
 
 

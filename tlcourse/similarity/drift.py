@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from tlcourse.backbones import Stage, stages
+from tlcourse.backbones.stages import Stage, stages
 
 
 class HasParameters(Protocol):

@@ -9,10 +9,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from tlcourse.batches import shuffled_batches
-from tlcourse.costs import Estimate, estimate, stage_costs
-from tlcourse.widgets.explorer import Explorer, choice_slider, step_sliders
-from tlcourse.widgets.page import schedule, share, short, table
+from tlcourse.freezing.costs import Estimate, estimate, stage_costs
+from tlcourse.loaders.batches import shuffled_batches
+from tlcourse.widgets.controls import (
+    Explorer,
+    choice_slider,
+    schedule,
+    share,
+    short,
+    step_sliders,
+    table,
+)
 
 BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 

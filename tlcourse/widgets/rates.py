@@ -7,18 +7,25 @@ from typing import Any
 
 from torch import nn
 
-from tlcourse.freezing import count_parameters
-from tlcourse.optim import param_groups
-from tlcourse.plots import stage_rates
-from tlcourse.plots.display import as_html
-from tlcourse.widgets.explorer import Explorer, buttons, choice_slider, rate_slider, step_sliders
-from tlcourse.widgets.page import schedule, share, short_rate, table
+from tlcourse.freezing.report import count_parameters
+from tlcourse.optim.groups import param_groups
+from tlcourse.plots.learning_rates import stage_rates
+from tlcourse.plots.style import as_html
+from tlcourse.widgets.controls import (
+    Explorer,
+    buttons,
+    choice_slider,
+    rate_slider,
+    schedule,
+    share,
+    short_rate,
+    step_sliders,
+    table,
+)
 
 DIVISORS = (1, 1.25, 1.5, 2, 2.6, 3, 4, 5, 10)
 """Rate of a stage over that of the next lower one; Howard & Ruder 2018 divide by 2.6."""
-
 UNIFORM, TWO, DECAY = "one rate for all", "backbone and head", "decay from the head down"
-
 Rates = dict[str, float | None]
 
 

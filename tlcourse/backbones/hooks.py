@@ -1,0 +1,235 @@
+"""Look at what passes through a network without leaving a trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from tlcourse.backbones.preprocessing import preprocess
+from tlcourse.backbones.stages import Stage, stages
+from tlcourse.files import forget_pages
+
+Images = NDArray[np.uint8] | Tensor
+Keep = Callable[[str, Tensor], Tensor]
+Look = Callable[[Tensor], dict[str, Tensor]]
+
+
+class _SeenEnoughError(Exception):
+    """Ends a forward after the last module of interest; never leaves this module."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule in eval mode for a block, then restore each flag, also on error.
+
+    The flags are set one by one: `model.train()` would lose a mixture of modes, such as frozen
+    batch-norm layers in a network that trains.
+
+    >>> model = nn.Sequential(nn.Dropout())
+    >>> with evaluating(model):
+    ...     model[0].training
+    False
+    >>> model[0].training
+    True
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def observing(
+    model: nn.Module, modules: Mapping[str, nn.Module], keep: Keep, *, inputs: bool = False
+) -> Iterator[Look]:
+    """Yield a function that runs one batch and returns what passed through `modules`.
+
+    The model is in eval mode and inference mode meanwhile. A forward ends at the last module of
+    interest; what lies behind costs nothing.
+
+    Args:
+        model: Any network.
+        modules: The modules to hook, by the names that the results shall have.
+        keep: Called at once with name and activation. It must return a new tensor: a later
+            in-place ReLU (DenseNet) would overwrite the activation itself.
+        inputs: Whether to take each module's first input instead of its output.
+
+    >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(inplace=True))
+    >>> with observing(model, {"first": model[0]}, lambda _, seen: seen.clone()) as look:
+    ...     look(torch.ones(3, 4))["first"].shape
+    torch.Size([3, 2])
+    """
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str, activation: Tensor) -> None:
+        seen[name] = keep(name, activation)
+        if len(seen) == len(modules):
+            raise _SeenEnoughError
+
+    def look(batch: Tensor) -> dict[str, Tensor]:
+        seen.clear()
+        try:
+            with torch.inference_mode():
+                model(batch)
+        except _SeenEnoughError:
+            pass
+        _check_all_ran(modules, seen)
+        return {name: seen[name] for name in modules}
+
+    with ExitStack() as undo:
+        undo.enter_context(evaluating(model))
+        for name, module in modules.items():
+            undo.callback(_hook(module, name, note, inputs).remove)
+        yield look
+
+
+@contextmanager
+def with_gradients(model: nn.Module, module: nn.Module, *, detach: bool) -> Iterator[list[Tensor]]:
+    """Let a forward in eval mode build a graph and collect the outputs of `module` in a list.
+
+    Take gradients with `torch.autograd.grad`, which touches no parameter's `.grad`.
+
+    Args:
+        model: Any network, frozen or not.
+        module: The part of it to look at.
+        detach: Whether the graph starts at the output, which becomes a leaf: gradients by it
+            then need none by any parameter.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)).requires_grad_(False)
+    >>> with with_gradients(model, model[0], detach=True) as outputs:
+    ...     answer = model(torch.ones(1, 2)).sum()
+    ...     torch.autograd.grad(answer, outputs[0])[0].shape
+    torch.Size([1, 2])
+    """
+    outputs: list[Tensor] = []
+
+    def note(_module: nn.Module, _given: Any, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_() if detach else output)
+        # A copy goes on: an in-place ReLU (DenseNet) would change what was noted.
+        return outputs[-1].clone()
+
+    handle = module.register_forward_hook(note)
+    try:
+        with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+            yield outputs
+    finally:
+        handle.remove()
+
+
+def prepared_batches(
+    model: nn.Module,
+    images: Images,
+    *,
+    size: int,
+    batch_size: int,
+    progress: bool,
+    title: str = "features",
+) -> Iterator[tuple[slice, Tensor]]:
+    """Hand out images as the model wants them, with their rows, on the model's device.
+
+    Each batch is prepared when its turn comes: the images stand as floats one batch at a time,
+    and images in a mapped file take no memory beyond it.
+
+    Args:
+        model: A classifier of torchvision.
+        images: uint8 `(N, H, W)` or `(N, H, W, 3)`.
+        size: Side of the prepared images in pixels.
+        batch_size: Images in a batch, at least 1.
+        progress: Whether to show a bar.
+        title: What the bar says.
+
+    Raises:
+        ValueError: If there is no image or `batch_size` is below 1.
+
+    >>> from torchvision.models import resnet18
+    >>> images = np.zeros((3, 28, 28), np.uint8)
+    >>> batches = prepared_batches(resnet18(), images, size=32, batch_size=2, progress=False)
+    >>> [(rows.start, rows.stop, tuple(batch.shape)) for rows, batch in batches]
+    [(0, 2, (2, 3, 32, 32)), (2, 3, (1, 3, 32, 32))]
+    """
+    if batch_size < 1:
+        raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
+    if len(images) == 0:
+        raise ValueError("expected at least one image, got none: check what was selected")
+    place = device_of(model)
+    with tqdm(total=len(images), desc=title, unit="img", leave=False, disable=not progress) as bar:
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, min(start + batch_size, len(images)))
+            batch = preprocess(model, images[rows], size)
+            yield rows, batch.to(place, memory_format=torch.channels_last)
+            bar.update(rows.stop - rows.start)
+            forget_pages(images)
+
+
+def feature_stages(model: nn.Module) -> dict[str, Stage]:
+    """Return the stages before the head, in the order of the forward.
+
+    >>> from torchvision.models import resnet18
+    >>> list(feature_stages(resnet18()))[-1]
+    'stage4'
+    """
+    return {name: stage for name, stage in stages(model).items() if name != "head"}
+
+
+def stage_named(model: nn.Module, name: str) -> Stage:
+    """Return a stage before the head by its name.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those there are.
+    """
+    body = feature_stages(model)
+    if name not in body:
+        raise ValueError(f"expected a stage before the head, one of {list(body)}, got {name!r}")
+    return body[name]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that holds the model's weights.
+
+    >>> device_of(nn.Linear(1, 1))
+    device(type='cpu')
+    """
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def _hook(
+    module: nn.Module, name: str, note: Callable[[str, Tensor], None], inputs: bool
+) -> torch.utils.hooks.RemovableHandle:
+    if inputs:
+        return module.register_forward_pre_hook(lambda _module, given: note(name, given[0]))
+
+    def after(_module: nn.Module, _given: Any, activation: Tensor) -> None:
+        note(name, activation)
+
+    return module.register_forward_hook(after)
+
+
+def _check_all_ran(modules: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
+    missing = [name for name in modules if name not in seen]
+    if missing:
+        raise RuntimeError(
+            f"{missing} did not run in the model's forward: pass modules that belong to this model"
+        )
+
+
+def main_logits(output: Any) -> Tensor:
+    """Return the logits `(N, C)` of the main head.
+
+    In train mode Inception and GoogLeNet answer with their auxiliary heads as well.
+
+    >>> main_logits(torch.zeros(1, 2)).shape
+    torch.Size([1, 2])
+    """
+    logits: Tensor = getattr(output, "logits", output)
+    return logits

@@ -1,0 +1,1 @@
+"""What the commands of `tlcourse` do, one module each."""

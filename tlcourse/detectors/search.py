@@ -1,0 +1,144 @@
+"""Train by one rate or by several, and choose among them on the validation images alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import nn
+
+from tlcourse.backbones.factory import load_backbone
+from tlcourse.backbones.stages import stages
+from tlcourse.detectors.config import Order
+from tlcourse.freezing.freeze import freeze, frozen_stages
+from tlcourse.loaders.batches import shuffled_batches
+from tlcourse.optim.factory import Keep
+from tlcourse.optim.schedules import warmup_cosine
+from tlcourse.training.fit import fit
+from tlcourse.training.history import History
+from tlcourse.training.strategies import BATCH_SIZE, Strategy, fitted_to
+
+KEEP: Keep = "best_loss"
+WEIGHT_DECAY = 0.01
+AUGMENT: Literal["flip"] = "flip"
+
+VIEWS = 2
+"""Views of each image: what is frozen can be cached, and is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One training.
+
+    Attributes:
+        lr: Rate of the head.
+        model: With the weights of the epoch that was kept.
+        history: Of all its epochs.
+        plan: Rates of the groups, epochs of the releases, steps: plain values.
+    """
+
+    lr: float
+    model: nn.Module
+    history: History
+    plan: dict[str, Any]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Rate, epoch and validation scores of what was kept."""
+        (row,) = self.history.table.query(f"epoch == {self.history.kept_epoch}").to_dict("records")
+        names = ("epoch", "val_loss", "val_auc", "val_accuracy")
+        return {"lr": self.lr, **{name: row[name] for name in names}}
+
+
+def best_trial(
+    order: Order, checkpoints: Path
+) -> tuple[Trial, list[dict[str, float]], pd.DataFrame]:
+    """Train with each rate; return the trial with the lowest validation loss, and what was tried.
+
+    Args:
+        order: What to train.
+        checkpoints: Folder for the state of each training; those that are there are gone on with.
+
+    Returns:
+        The best trial; the scores of all; a table of all their epochs, with a column `head_lr`.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+    """
+    best, tried, tables = None, [], []
+    for i, lr in enumerate(order.rates, start=1):
+        order.say(
+            f"training {i} of {len(order.rates)}: {order.strategy.name}, rate {lr:g} of the head"
+        )
+        checkpoint = checkpoints / f"lr-{lr!r}.pt"
+        if checkpoint.exists():
+            order.say(f"  going on with {checkpoint.name}, from its last finished epoch")
+        trial = _train(order, lr, checkpoint)
+        scores = trial.scores
+        order.say(f"  epoch {scores['epoch']} is kept: validation loss {scores['val_loss']:.3f}")
+        tried.append(scores)
+        tables.append(trial.history.table.assign(head_lr=lr))
+        if best is None or scores["val_loss"] < best.scores["val_loss"]:
+            best = trial
+    if best is None:
+        raise ValueError("expected one rate or more, got none")
+    return best, tried, pd.concat(tables, ignore_index=True)
+
+
+def _train(order: Order, lr: float, checkpoint: Path) -> Trial:
+    model = _start(order)
+    strategy = fitted_to(order.strategy, model)
+    groups = strategy.groups(model, lr, order.epochs)
+    plan = _plan(order, strategy, model, groups)
+    history = fit(
+        model,
+        order.data,
+        epochs=order.epochs,
+        optimizer=torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True),
+        schedule=partial(warmup_cosine, warmup_steps=plan["warmup_steps"]),
+        batch_size=BATCH_SIZE,
+        size=order.size,
+        augment=AUGMENT,
+        views=VIEWS,
+        class_weights=order.class_weights,
+        keep=KEEP,
+        unfreeze_at=plan["releases"],
+        checkpoint=checkpoint,
+        seed=order.seed,
+        progress=order.progress,
+    )
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return Trial(lr, model, history, plan)
+
+
+def _plan(
+    order: Order, strategy: Strategy, model: nn.Module, groups: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what a training does, as plain values, before it begins."""
+    batches = shuffled_batches(len(order.data.train), BATCH_SIZE, torch.Generator())
+    steps = order.epochs * len(batches)
+    return {
+        "stages": list(stages(model)),
+        "frozen": list(frozen_stages(model)),
+        "releases": strategy.releases(order.epochs),
+        "rates": [{"name": group["name"], "lr": group["lr"]} for group in groups],
+        "steps": steps,
+        "warmup_steps": round(strategy.warmup * steps),
+        "batch_size": BATCH_SIZE,
+        "augment": AUGMENT,
+        "keep": KEEP,
+        "class_weights": order.class_weights,
+        "optimizer": f"AdamW, weight decay {WEIGHT_DECAY}",
+    }
+
+
+def _start(order: Order) -> nn.Module:
+    weights = "imagenet" if order.strategy.pretrained else None
+    classes = order.data.num_classes
+    model = load_backbone(order.backbone, weights=weights, num_classes=classes, seed=order.seed)
+    return freeze(model) if order.strategy.freeze else model

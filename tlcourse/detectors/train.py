@@ -1,0 +1,164 @@
+"""Build a detector by the whole protocol: choose on validation only, open the test set once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from tlcourse import __version__
+from tlcourse.datasets.base import ImageSet
+from tlcourse.detectors.artifacts import (
+    CHECKPOINTS,
+    DETECTOR,
+    HISTORY,
+    PREDICTIONS,
+    RUN,
+    Outcome,
+    held,
+    read_outcome,
+    read_run,
+    write_run,
+    write_table,
+    write_worst,
+)
+from tlcourse.detectors.config import Order
+from tlcourse.detectors.detector import Detector
+from tlcourse.detectors.evaluate import most_wrong, prediction_table, test_scores, validation_scores
+from tlcourse.detectors.search import Trial, best_trial
+from tlcourse.detectors.serialization import load_detector, save_detector
+from tlcourse.runtime import device, versions
+from tlcourse.training.strategies import Strategy
+
+
+def train_detector(
+    data: ImageSet,
+    out: Path | str,
+    *,
+    backbone: str = "mobilenet_v2",
+    strategy: str | Strategy = "warmup",
+    epochs: int = 10,
+    lr: float | Sequence[float] | None = None,
+    size: int = 128,
+    seed: int = 0,
+    class_weights: Literal["balanced"] | None = None,
+    notices: Sequence[str] = (),
+    command: str | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Train a classifier, choose on the validation images, score the test images, keep it all.
+
+    Every rate of `lr` gets a training of its own, in which images are mirrored every other time.
+    Of all their epochs the one with the lowest validation loss is kept; then the test images are
+    opened, once. The folder holds the detector file, `history.csv`, `predictions.csv` (test),
+    `most_wrong.npz` and `run.json`.
+
+    It may be killed at any moment. The same call goes on from the last finished epoch and ends
+    with the same weights, bit for bit, on the CPU of one machine with one number of threads; after
+    the end it only reads back.
+
+    Args:
+        data: What `load_images` returned.
+        out: A new folder, or that of the same training.
+        backbone: A classifier of torchvision.
+        strategy: How the network is carried over: a name of `experiments.named.NAMED`, or one of
+            your own.
+        epochs: Times that every training image is seen; 2 or more where stages are released.
+        lr: Rate of the head, or several to choose from; None is the strategy's own or `HEAD_LR`.
+        size: Side in pixels at which the network sees the images.
+        seed: Seed of the new head, of order and augmentation.
+        class_weights: "balanced" lets each class weigh alike in the training loss, however few
+            its images are; validation loss and scores count images as they come. None:
+            as they come in training, too.
+        notices: What the report shall say of the images, such as the text of a warning.
+        command: The command line behind the call, for the report.
+        progress: Whether to show a progress bar and what is being done.
+
+    Raises:
+        InvalidOutcome: If `out` holds something else, or a training with other arguments.
+        ValueError: If an argument is out of range, or validation or test images are all of one
+            class.
+        WeightsUnavailable: If pretrained weights are needed and cannot be had.
+        KeyboardInterrupt: After Ctrl-C; what was learned is kept to go on from.
+        FloatingPointError: If a loss is no longer a finite number.
+    """
+    choices = {"backbone": backbone, "epochs": epochs, "size": size, "seed": seed}
+    choices |= {"class_weights": class_weights}
+    order = Order.from_choices(data, strategy, lr, **choices, progress=progress)
+    folder = Path(out)
+    with held(folder):
+        begun = read_run(folder)
+        order.check_against(begun, folder)
+        if begun is None or not begun["finished"]:
+            about = {"arguments": order.arguments(), "command": command, "notices": [*notices]}
+            about |= _about(data)
+            write_run(folder, {"finished": False, **about})
+            with _forgotten_if_nothing_came(folder):
+                _finish(order, folder, about)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return read_outcome(folder)
+
+
+@contextmanager
+def _forgotten_if_nothing_came(folder: Path) -> Iterator[None]:
+    """After an error before the first finished epoch, leave the folder free for another try."""
+    try:
+        yield
+    except Exception:
+        if not any((folder / CHECKPOINTS).glob("*.pt")):
+            (folder / RUN).unlink(missing_ok=True)
+        raise
+
+
+def _finish(order: Order, folder: Path, about: dict[str, Any]) -> None:
+    """Train, score and write; `run.json` comes last and says that all is there."""
+    best, tried, history = best_trial(order, folder / CHECKPOINTS)
+    write_table(folder / HISTORY, history)
+    detector = _kept(order, best, folder / DETECTOR)
+    val, test = order.data.val, order.data.test
+    scores = {"val": validation_scores(val.labels, detector.predict(val.images))}
+    order.say(f"opening the test set, once: {len(test)} images")
+    # What is scored is what the file gives, not what stands in memory.
+    probs = detector.predict(test.images)
+    scores["test"] = test_scores(test, probs)
+    write_table(folder / PREDICTIONS, prediction_table(test.labels, probs, detector))
+    rows = most_wrong(test.labels, probs)
+    write_worst(folder, test.images[rows], rows)
+    chosen = {"chosen": best.scores, "tried": tried, "training": best.plan}
+    write_run(folder, {"finished": True, **about, **chosen, "scores": scores})
+
+
+def _kept(order: Order, best: Trial, path: Path) -> Detector:
+    data = order.data
+    save_detector(
+        path,
+        best.model,
+        backbone=order.backbone,
+        classes=data.classes,
+        size=order.size,
+        image_shape=data.train.images.shape[1:],
+        notes={"data": data.name, "strategy": order.strategy.name, **best.scores},
+    )
+    return load_detector(path)
+
+
+def _about(data: ImageSet) -> dict[str, Any]:
+    counts = {str(part): row for part, row in data.counts().to_dict("index").items()}
+    return {
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "license": data.license,
+            "citation": data.citation,
+            "partition": data.partition,
+            "simulated": data.simulated,
+            "classes": list(data.classes),
+            "image_shape": list(data.train.images.shape[1:]),
+            "counts": counts,
+            "skipped": [entry._asdict() for entry in data.skipped],
+        },
+        "versions": {"tlcourse": __version__, **versions()},
+        "device": str(device()),
+    }

@@ -1,0 +1,24 @@
+"""Choose what may move, and prove what did."""
+
+from tlcourse.freezing.freeze import freeze, frozen_stages, release, unfreeze
+from tlcourse.freezing.report import (
+    FrozenError,
+    Snapshot,
+    assert_frozen,
+    count_parameters,
+    freeze_report,
+    snapshot,
+)
+
+__all__ = [
+    "FrozenError",
+    "Snapshot",
+    "assert_frozen",
+    "count_parameters",
+    "freeze",
+    "freeze_report",
+    "frozen_stages",
+    "release",
+    "snapshot",
+    "unfreeze",
+]

@@ -1,0 +1,349 @@
+"""Draw what a detector is worth: confusion matrices, ROC curves, reliability."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.pyplot import figure as new_figure
+from numpy.typing import ArrayLike, NDArray
+
+from tlcourse import metrics
+from tlcourse.metrics.calibration import reliability
+from tlcourse.metrics.curves import precision_recall, roc_points
+from tlcourse.metrics.operating_points import OperatingPoint
+from tlcourse.plots.style import CHANCE, MARKERS, WIDTH, canvas, colours_for, headline, ink, style
+
+
+@style()
+def confusion(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    classes: Sequence[str],
+    *,
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how many images of each true class (rows) got each answer (columns).
+
+    Args:
+        labels: True classes `(N,)`.
+        predictions: Answered classes `(N,)`, integers: `probs.argmax(axis=1)`.
+        classes: Names of the C classes.
+        title: What the counts show.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes or classes disagree.
+
+    >>> ax = confusion([0, 1, 1], [0, 1, 0], ["malignant", "benign"], title="One false alarm")
+    >>> ax.texts[0].get_text().split()
+    ['1', '100', '%']
+    """
+    table = _counts(labels, predictions, len(classes))
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    ax = canvas(title, ax, height=1.7 + 0.95 * len(classes))
+    ax.set_anchor("W")
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
+    for (i, j), count in np.ndenumerate(table):
+        shade = "white" if shares[i, j] > 0.75 else "black"
+        text = f"{count:,}\n{100 * shares[i, j]:.0f} %"
+        ax.text(j, i, text, ha="center", va="center", color=shade, linespacing=1.3)
+    wrapped = [textwrap.fill(name, 14) for name in classes]
+    ax.set_xticks(range(len(classes)), labels=wrapped)
+    ax.set_yticks(range(len(classes)), labels=wrapped)
+    for text_, name in zip(
+        [*ax.get_xticklabels(), *ax.get_yticklabels()], [*classes] * 2, strict=True
+    ):
+        text_.set_color(ink(colours_for(classes)[name]))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("answered class")
+    ax.set_ylabel("true class\n(rows sum to 100 %)")
+    return ax
+
+
+@style()
+def confusions(
+    labels: ArrayLike,
+    predictions: Mapping[str, ArrayLike],
+    classes: Sequence[str],
+    *,
+    title: str,
+) -> NDArray[Any]:
+    """Draw the confusion matrices of several models side by side, each under its name.
+
+    Args:
+        labels: True classes `(N,)`.
+        predictions: Answered classes `(N,)` by name.
+        classes: Names of the C classes.
+        title: What the counts show.
+
+    Returns:
+        The axes, one per name.
+
+    Raises:
+        ValueError: If there is no name, or shapes or classes disagree.
+
+    >>> answers = {"timid": [1, 1, 1], "bold": [0, 0, 1]}
+    >>> axes = confusions([0, 1, 1], answers, ["malignant", "benign"], title="Two answers")
+    >>> [ax.get_title() for ax in axes]
+    ['timid', 'bold']
+    """
+    if not predictions:
+        raise ValueError("expected the answers of one model or more, got none")
+    figure = new_figure(figsize=(WIDTH, 1.5 + WIDTH * 0.8 / len(predictions)))
+    headline(figure, title)
+    axes = figure.subplots(1, len(predictions), squeeze=False)[0]
+    for ax, (name, answers) in zip(axes, predictions.items(), strict=True):
+        confusion(labels, answers, classes, title=name, ax=ax)
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+        ax.set_yticks([])
+    return np.asarray(axes)
+
+
+def _counts(labels: ArrayLike, predictions: ArrayLike, count: int) -> NDArray[np.int64]:
+    truth, answers = np.asarray(labels), np.asarray(predictions)
+    if truth.ndim != 1 or answers.shape != truth.shape:
+        raise ValueError(
+            f"expected labels (N,) and predictions (N,), got {truth.shape}, {answers.shape}; "
+            "of probabilities take probs.argmax(axis=1)"
+        )
+    if not np.issubdtype(answers.dtype, np.integer):
+        raise ValueError(f"predictions must be class numbers, got {answers.dtype}")
+    if len(answers) and not 0 <= answers.min() <= answers.max() < count:
+        raise ValueError(f"predictions must lie in 0..{count - 1}, the {count} classes named")
+    return metrics.confusion(truth, np.eye(count)[answers])
+
+
+Mark = OperatingPoint | Mapping[str, OperatingPoint]
+
+
+@style()
+def roc(
+    labels: ArrayLike,
+    probs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    title: str,
+    positive: int = 0,
+    positive_name: str = "malignant",
+    mark: Mark | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the ROC curve of one model or of several by name, with the line of guessing.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`, or such an array per name.
+        title: What the curves show.
+        positive: The class to be found; 0 is malignant in the course's sets.
+        positive_name: Its name, for the axes.
+        mark: An operating point on a curve, or several by name: what `metrics.at_threshold` says
+            of these predictions, or the `ChosenThreshold` itself where they are those it was
+            chosen on.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree, `labels` lack the class or everything else, or a mark lies
+            on none of the curves.
+
+    >>> from tlcourse.metrics import at_threshold
+    >>> probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
+    >>> point = at_threshold([0, 1, 1], probs, 0.5)
+    >>> ax = roc([0, 1, 1], {"pretrained": probs}, title="Every pair ranked rightly", mark=point)
+    >>> for text in ax.get_legend().get_texts():
+    ...     print(text.get_text())
+    pretrained: AUC 1.00
+    guessing: AUC 0.50
+    threshold 0.500:
+    sensitivity 1.00, specificity 0.50
+    """
+    several = probs if isinstance(probs, Mapping) else {"model": probs}
+    curves = {name: roc_points(labels, rows, positive=positive) for name, rows in several.items()}
+    marks = _checked_marks(mark, curves, labels, positive)
+    ax = canvas(title, ax, height=4.6)
+    shades = colours_for(several)
+    for name, table in curves.items():
+        alarms, found = 1 - table["specificity"].to_numpy(), table["sensitivity"].to_numpy()
+        area = float(np.trapezoid(found, alarms))
+        ax.plot(alarms, found, color=shades[name], label=_wrapped(f"{name}: AUC {area:.2f}"))
+    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="guessing: AUC 0.50", zorder=1)
+    for i, (name, point) in enumerate(marks.items()):
+        reached = f"sensitivity {point.sensitivity:.2f}, specificity {point.specificity:.2f}"
+        _mark(ax, i, 1 - point.specificity, point.sensitivity, f"{_named(name, point)}\n{reached}")
+    _frame(ax)
+    ax.set_xlabel(f"false alarms: share of the others called {positive_name}")
+    ax.set_ylabel(f"sensitivity: share of {positive_name} found")
+    return ax
+
+
+@style()
+def precision_recall_curve(
+    labels: ArrayLike,
+    probs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    title: str,
+    positive: int = 0,
+    positive_name: str = "malignant",
+    mark: Mark | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the precision-recall curve of one model or of several, with the line of guessing.
+
+    Drawn in steps, because precision between two thresholds is attained by none (Davis and
+    Goadrich 2006). The area under the steps is the average precision. Guessing has the precision
+    of calling everybody ill, which is their share: compare curves of one part only.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`, or such an array per name.
+        title: What the curves show.
+        positive: The class to be found; 0 is malignant in the course's sets.
+        positive_name: Its name, for the axes.
+        mark: An operating point on a curve, or several by name, as in `roc`.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree, `labels` lack the class or everything else, or a mark lies
+            on none of the curves.
+
+    >>> probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
+    >>> ax = precision_recall_curve([0, 1, 1], probs, title="No false alarm needed")
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['model: average precision 1.00', 'guessing: 0.33']
+    """
+    several = probs if isinstance(probs, Mapping) else {"model": probs}
+    curves = {n: precision_recall(labels, rows, positive=positive) for n, rows in several.items()}
+    marks = _checked_marks(mark, curves, labels, positive)
+    ax = canvas(title, ax, height=4.6)
+    shades = colours_for(several)
+    for name, table in curves.items():
+        recall, precision = table["recall"].to_numpy(), table["precision"].to_numpy()
+        mean = float(np.diff(recall, prepend=0) @ precision)
+        steps = np.append(0, recall), np.append(precision[0], precision)
+        words = _wrapped(f"{name}: average precision {mean:.2f}")
+        ax.plot(*steps, drawstyle="steps-pre", color=shades[name], label=words)
+    share = float(np.mean(np.asarray(labels) == positive))
+    ax.axhline(share, ls="--", lw=1.2, color=CHANCE, label=f"guessing: {share:.2f}", zorder=1)
+    for i, (name, point) in enumerate(marks.items()):
+        reached = f"sensitivity {point.sensitivity:.2f}, precision {point.precision:.2f}"
+        _mark(ax, i, point.sensitivity, point.precision, f"{_named(name, point)}\n{reached}")
+    _frame(ax)
+    ax.set_xlabel(f"sensitivity (recall): share of {positive_name} found")
+    ax.set_ylabel("precision: share of calls that are right")
+    return ax
+
+
+def _checked_marks(
+    mark: Mark | None, curves: Mapping[str, pd.DataFrame], labels: ArrayLike, positive: int
+) -> Mapping[str, OperatingPoint]:
+    marks = {} if mark is None else mark if isinstance(mark, Mapping) else {"": mark}
+    ill = int((np.asarray(labels) == positive).sum())
+    for point in marks.values():
+        counted = point.found + point.missed == ill and point.positive == positive
+        if not counted or not any(_on(table, point) for table in curves.values()):
+            raise ValueError(
+                f"the mark lies on none of the curves ({point}): count it on these predictions "
+                f"with metrics.at_threshold, positive={positive}; a precision-recall curve has no "
+                "point where nobody is called ill"
+            )
+    return marks
+
+
+def _on(table: pd.DataFrame, point: OperatingPoint) -> bool:
+    # The last row calls everybody, so it knows how many others there are.
+    others = point.alarms + point.cleared == table["alarms"].iloc[-1]
+    return bool(
+        others & ((table["found"] == point.found) & (table["alarms"] == point.alarms)).any()
+    )
+
+
+def _named(name: str, point: OperatingPoint) -> str:
+    return _wrapped(f"{name}, threshold {point.threshold:.3f}:".removeprefix(", "))
+
+
+def _wrapped(words: str) -> str:
+    return textwrap.fill(words, 34)  # what fits beside the square
+
+
+def _mark(ax: Axes, number: int, x: float, y: float, words: str) -> None:
+    shape = MARKERS[number % len(MARKERS)]
+    ax.plot([x], [y], shape, ms=9, mfc="white", mec="black", mew=1.8, zorder=5, label=words)
+
+
+def _frame(ax: Axes) -> None:
+    ax.set_aspect("equal", anchor="W")
+    ax.set_xlim(-0.01, 1.01)
+    ax.set_ylim(-0.01, 1.01)
+    # Beside the square, where no curve can run through the words.
+    ax.legend(loc="lower left", bbox_to_anchor=(1.02, 0))
+
+
+@style()
+def reliability_curve(
+    labels: ArrayLike,
+    probs: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    title: str,
+    bins: int = 10,
+    positive: int | None = None,
+    positive_name: str = "malignant",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how often a model is right against how sure it is, for one model or several by name.
+
+    A dot is a bin of `metrics.reliability` with its 95 % interval; below the diagonal the model
+    is surer than it may be. The legend names the mean gap, weighted by images: with
+    `positive=None` this is the expected calibration error.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`, or such an array per name: before and after temperature scaling.
+        title: What the curves show.
+        bins: Number of bins of equal width from 0 to 1; those without images are left out.
+        positive: None for the confidence of the answer; a class for its probability.
+        positive_name: The name of that class, for the axes.
+        ax: Draw here instead of in a new figure.
+
+    Raises:
+        ValueError: If shapes disagree, `bins` is below 1 or `positive` is no class.
+
+    >>> probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])
+    >>> ax = reliability_curve([0, 1, 1], probs, title="Surer than right")
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['model: off by 0.33', 'honest']
+    """
+    several = probs if isinstance(probs, Mapping) else {"model": probs}
+    tables = {n: reliability(labels, rows, bins, positive=positive) for n, rows in several.items()}
+    ax = canvas(title, ax, height=4.6)
+    shades = colours_for(several)
+    most = max(int(table["images"].max()) for table in tables.values())
+    for i, (name, table) in enumerate(tables.items()):
+        said, true, images = (table[c].to_numpy() for c in ("confidence", "observed", "images"))
+        reach = np.array([true - table["low"], table["high"] - true]).clip(0)
+        look: dict[str, Any] = {"color": shades[name], "marker": MARKERS[i % len(MARKERS)]}
+        gap = float(np.average(abs(said - true), weights=images))
+        words = textwrap.fill(f"{name}: off by {gap:.2f}", 34)
+        ax.plot(said, true, ms=6, lw=1.2, label=words, **look)
+        ax.scatter(said, true, s=20 + 160 * images / most, zorder=3, **look)
+        ax.errorbar(said, true, reach, fmt="none", ecolor=shades[name], capsize=3, elinewidth=1)
+    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="honest", zorder=1)
+    least = 0.0 if positive is not None else 1 / np.shape(next(iter(several.values())))[1]
+    ax.set_xlim(least - 0.02, 1.02)
+    ax.set_ylim(-0.02, 1.02)
+    what = "confidence of the answer", "share of answers that are right"
+    if positive is not None:
+        what = f"predicted probability of {positive_name}", f"share that is {positive_name}"
+    ax.set_xlabel(what[0])
+    ax.set_ylabel(f"{what[1]}, 95 % interval")
+    ax.set_box_aspect(1)
+    ax.set_anchor("W")
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(1.02, 0), title="large dot: many images", alignment="left"
+    )
+    return ax

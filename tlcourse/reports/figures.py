@@ -1,0 +1,100 @@
+"""Draw what a report shows, each picture with its text, as HTML."""
+
+from __future__ import annotations
+
+import numpy as np
+from markupsafe import Markup
+
+from tlcourse import plots
+from tlcourse.detectors.artifacts import Outcome
+from tlcourse.plots.style import as_html
+
+COLUMNS = 4
+"""Images in a row of mistakes."""
+
+
+def rates(outcome: Outcome) -> Markup:
+    """Draw the rate of each stage; one that never moves is frozen."""
+    plan = outcome.run["training"]
+    moving = {group["name"]: group["lr"] for group in plan["rates"]}
+    title = f"Full rate of each stage, strategy {outcome.run['arguments']['strategy']['name']}"
+    ax = plots.stage_rates({name: moving.get(name) for name in plan["stages"]}, title=title)
+    said = [f"{n} {moving[n]:.2g}" if n in moving else f"{n} frozen" for n in plan["stages"]]
+    return _picture(ax, f"Learning rate of each stage on a log axis: {', '.join(said)}.")
+
+
+def learning_curves(outcome: Outcome) -> Markup:
+    """Draw losses and validation AUC by epoch of the training that was chosen."""
+    chosen = outcome.run["chosen"]
+    table = outcome.history.query(f"head_lr == {chosen['lr']!r}")
+    last = table.iloc[-1]
+    title = f"Epoch {chosen['epoch']} of {len(table)} is kept: its validation loss is the lowest"
+    alt = (
+        f"Two line charts over {len(table)} epochs. Training loss goes from "
+        f"{table['train_loss'].iloc[0]:.2f} to {last['train_loss']:.2f}, validation loss from "
+        f"{table['val_loss'].iloc[0]:.2f} to {last['val_loss']:.2f}, validation AUC from "
+        f"{table['val_auc'].iloc[0]:.2f} to {last['val_auc']:.2f}."
+    )
+    return _picture(plots.history_curves(table, title=title), alt)
+
+
+def confusion(outcome: Outcome) -> Markup:
+    """Draw true against answered classes of the test images."""
+    answers = _answers(outcome)
+    right = int((answers == outcome.labels).sum())
+    title = f"{right} of {len(answers)} test images are answered rightly"
+    ax = plots.confusion(outcome.labels, answers, outcome.classes, title=title)
+    said = [
+        f"of {int((outcome.labels == i).sum())} {name}, "
+        f"{int(((outcome.labels == i) & (answers == i)).sum())} are called so"
+        for i, name in enumerate(outcome.classes)
+    ]
+    return _picture(ax, f"Table of true against answered classes: {'; '.join(said)}.")
+
+
+def roc(outcome: Outcome) -> Markup | None:
+    """Draw the ROC curve of the first class against the second; None for more than two."""
+    if len(outcome.classes) != 2:
+        return None
+    area = outcome.run["scores"]["test"]["auc"]["estimate"]
+    first = outcome.classes[0]
+    title = f"{first} ranks above {outcome.classes[1]} in {100 * area:.0f} of 100 pairs"
+    models = {"detector": outcome.probs}
+    ax = plots.roc(outcome.labels, models, title=title, positive=0, positive_name=first)
+    return _picture(ax, f"ROC curve for {first} with the diagonal of guessing, AUC {area:.2f}.")
+
+
+def mistakes(outcome: Outcome) -> Markup | None:
+    """Draw the most wrong test images with what they are and what they were called."""
+    count = len(outcome.most_wrong)
+    if not count:
+        return None
+    labels = outcome.labels[outcome.most_wrong_rows]
+    called = outcome.predictions["answer"].to_numpy()[outcome.most_wrong_rows]
+    sure = outcome.probs[outcome.most_wrong_rows].max(axis=1)
+    places = outcome.predictions["image"].to_numpy()[outcome.most_wrong_rows]
+    captions = [
+        f"no. {place}: called {name}, p\u00a0=\u00a0{p:.2f}"
+        for place, name, p in zip(places, called, sure, strict=True)
+    ]
+    axes = plots.image_grid(
+        outcome.most_wrong,
+        labels,
+        outcome.classes,
+        rows=-(-count // COLUMNS),
+        cols=COLUMNS,
+        title="Most wrong first: below each image its true class, then what it was called",
+        captions=captions,
+    )
+    said = [f"{outcome.classes[i]}, {text}" for i, text in zip(labels, captions, strict=True)]
+    return _picture(axes, f"Thumbnails of {count} test images: {'; '.join(said)}.")
+
+
+def _answers(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    numbers = {name: i for i, name in enumerate(outcome.classes)}
+    return np.array([numbers[name] for name in outcome.predictions["answer"]], np.int64)
+
+
+def _picture(target: object, alt: str) -> Markup:
+    # as_html has escaped the text; the rest of it is base64.
+    return Markup(as_html(target, alt=alt))  # type: ignore[arg-type]
