@@ -52,7 +52,7 @@ LINEAR = (0.8, 1.25)
 DRAWN = 200
 """Simulated images that all others are made of."""
 
-JUDGED = 200
+EVALUATED = 200
 """Validation images, and test images, whatever the number of training images."""
 
 WARM = 64
@@ -238,7 +238,7 @@ def _drawn(size: int) -> Phantom:
 
 def _image_set(count: int, size: int, folder: Path) -> ImageSet:
     """Make a set whose training images lie in a file, as sets larger than memory do."""
-    judged = Split(*many_images(min(JUDGED, count), size, seed=1))
+    evaluated = Split(*many_images(min(EVALUATED, count), size, seed=1))
     path = folder / f"{count}.npy"
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, size, size))
     labels = np.empty(count, np.int64)
@@ -247,7 +247,7 @@ def _image_set(count: int, size: int, folder: Path) -> ImageSet:
         images[rows], labels[rows] = many_images(rows.stop - rows.start, size, seed=start)
         forget_pages(images)
     train = Split(np.load(path, mmap_mode="r"), labels)
-    return ImageSet("many", train, judged, judged, ("malignant", "benign"))
+    return ImageSet("many", train, evaluated, evaluated, ("malignant", "benign"))
 
 
 def _in_order(column: pd.Series[int]) -> pd.Series[int]:

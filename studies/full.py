@@ -69,7 +69,7 @@ def run_full(
         "val_auc": metrics.auc(data.val.labels, val),
         "val_loss": metrics.log_loss(data.val.labels, val),
     }
-    return row | (_judged(model, data.test, size) if test else {})
+    return row | (_evaluate(model, data.test, size) if test else {})
 
 
 def run_fold(
@@ -107,10 +107,10 @@ def run_fold(
     Raises:
         ValueError: If `by` is neither.
     """
-    data, judged, shared = fold_parts(all_images(source, views), by, seed, fold, folds=folds)
+    data, held_out, shared = fold_parts(all_images(source, views), by, seed, fold, folds=folds)
     model, seconds = _fine_tuned(data, lr=lr, augment=augment, epochs=epochs, size=size, seed=seed)
     row = {"train_images": len(data.train), "train_seconds": seconds, "shared": shared}
-    return row | {"rows": judged.tolist()} | _judged(model, data.test, size)
+    return row | {"rows": held_out.tolist()} | _evaluate(model, data.test, size)
 
 
 def fold_parts(
@@ -128,14 +128,16 @@ def fold_parts(
     """
     if by not in ("group", "image"):
         raise ValueError(f"expected folds by 'group' or 'image', got {by!r}")
-    dealt = part if by == "group" else Split(part.images, part.labels)
-    rest, judged = grouped_folds(dealt, folds, seed=seed)[fold]
+    grouped = part if by == "group" else Split(part.images, part.labels)
+    rest, held_out = grouped_folds(grouped, folds, seed=seed)[fold]
     shares = (1 - VALIDATION, VALIDATION)
-    train, val = grouped_split(dealt.labels[rest], dealt.groups[rest], fractions=shares, seed=seed)
-    parts = (part.select(rest[train]), part.select(rest[val]), part.select(judged))
+    train, val = grouped_split(
+        grouped.labels[rest], grouped.groups[rest], fractions=shares, seed=seed
+    )
+    parts = (part.select(rest[train]), part.select(rest[val]), part.select(held_out))
     shared = float(np.isin(parts[2].groups, parts[0].groups).mean())
     classes = tuple(str(label) for label in range(int(part.labels.max()) + 1))
-    return ImageSet(f"fold {fold} by {by}", *parts, classes), judged, shared
+    return ImageSet(f"fold {fold} by {by}", *parts, classes), held_out, shared
 
 
 def _fine_tuned(
@@ -162,7 +164,7 @@ def _fine_tuned(
     return model, time.perf_counter() - began
 
 
-def _judged(model: nn.Module, part: Split, size: int) -> dict[str, Any]:
+def _evaluate(model: nn.Module, part: Split, size: int) -> dict[str, Any]:
     probs = predict(model, part.images, size=size)
     return {
         "auc": metrics.auc(part.labels, probs),

@@ -20,7 +20,7 @@ from tlcourse.training import fit
 
 COMMAND = "python -m tools.publish_results 02"
 SIZE = 96
-DEALINGS = 10
+NUM_SPLITS = 10
 SEEDS = range(3)
 COMPARED = 100
 """Images whose maps are compared, drawn from the training part."""
@@ -35,7 +35,7 @@ def publish() -> list[Path]:
         probe_table(data),
         f"02_stage_probes_{name}",
         command=COMMAND,
-        note=f"{setting}; logistic regression on spatial means after each stage, AUC; {DEALINGS} "
+        note=f"{setting}; logistic regression on spatial means after each stage, AUC; {NUM_SPLITS} "
         "dealings of 3 grouped folds; cancer task on training and validation images; random: 3 "
         "draws of weights, batch-norm statistics as they come (the probe standardises)",
     )
@@ -71,7 +71,7 @@ def probe_table(data: ImageSet) -> pd.DataFrame:
 def score(model: nn.Module, part: Split) -> pd.DataFrame:
     """Score a task at every stage over all dealings."""
     features = stage_features(model, part.images, size=SIZE, progress=False)
-    folds = [fold for seed in range(DEALINGS) for fold in grouped_folds(part, 3, seed=seed)]
+    folds = [fold for seed in range(NUM_SPLITS) for fold in grouped_folds(part, 3, seed=seed)]
     return stage_scores(features, part.labels, folds)
 
 

@@ -10,7 +10,7 @@ from tlcourse.features import extract_features
 from tlcourse.results import save_table
 from tlcourse.training.linear_head import compare_heads
 
-DEALINGS = 6
+NUM_SPLITS = 6
 RECIPES = {
     "timid": {"lr": 1e-4, "epochs": 1},
     "notes": {"lr": 1e-3, "epochs": 10},
@@ -25,7 +25,7 @@ def publish() -> list[Path]:
     data = load_images("breast")
     part = data.development
     features = extract_features(load_backbone("mobilenet_v2"), part.images, size=96)
-    table = compare_heads(features, part, RECIPES, dealings=DEALINGS, with_probe=True)
+    table = compare_heads(features, part, RECIPES, splits=NUM_SPLITS, with_probe=True)
     table.insert(0, "images", "simulated" if data.simulated else "real")
     name = "phantom" if data.simulated else "breastmnist"
     path = save_table(
@@ -35,6 +35,6 @@ def publish() -> list[Path]:
         note=f"Heads on frozen MobileNetV2 features of {data.name} ({data.partition} split, "
         f"{len(part)} development images of 64 px enlarged to 96); SGD, momentum 0.9, batch 32: "
         "timid 1e-4, 1 epoch; notes and weighted 1e-3, 10 epochs; longer 1e-3, 50 epochs; weighted "
-        f"= balanced class weights; {DEALINGS} dealings into 5 folds that keep groups whole",
+        f"= balanced class weights; {NUM_SPLITS} dealings into 5 folds that keep groups whole",
     )
     return [path]

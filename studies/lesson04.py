@@ -83,12 +83,17 @@ def choose_rates(rates: pd.DataFrame) -> dict[str, float]:
 def grids(rates: pd.DataFrame, chosen: Mapping[str, float], source: str) -> list[Grid]:
     """Return the grids of one image set: its own partition, and the official one if there is."""
     by_name = {entry["name"]: entry for entry in rates["strategy"]}
-    ways = [{**entry, "lr": chosen[name]} for name, entry in by_name.items()]
+    strategies = [{**entry, "lr": chosen[name]} for name, entry in by_name.items()]
     # Seeds change slowest: whenever it is stopped, whole seeds are there to be compared.
-    own: dict[str, Any] = {"seed": SEEDS, "source": [source], "images": SIZES, "strategy": ways}
+    own: dict[str, Any] = {
+        "seed": SEEDS,
+        "source": [source],
+        "images": SIZES,
+        "strategy": strategies,
+    }
     if source == "phantom":
         return [Grid({**own, "shifts": [SHIFTS]}, FUNCTION)]
-    few = [way for way in ways if way["name"] in OFFICIAL]
+    few = [strategy for strategy in strategies if strategy["name"] in OFFICIAL]
     official = {**own, "images": [None], "strategy": few, "partition": ["official"]}
     return [Grid(own, FUNCTION), Grid(official, FUNCTION)]
 
@@ -97,7 +102,7 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table with a row per run and plain names in place of dictionaries."""
     simulated = runs["source"] == "phantom"
     own = simulated.map({True: "patient", False: "grouped"})
-    given = runs["lr"] if "lr" in runs else [way["lr"] for way in runs["strategy"]]
+    given = runs["lr"] if "lr" in runs else [strategy["lr"] for strategy in runs["strategy"]]
     front = pd.DataFrame(
         {
             "images": simulated.map({True: "simulated", False: "real"}),

@@ -34,7 +34,7 @@ CHOICE: dict[str, list[Any]] = {
 }
 SEEDS = list(range(5))
 FOLDS = list(range(5))
-DEALINGS = [0]
+SPLIT_SEEDS = [0]
 SETTING = (
     "MobileNetV2 with ImageNet weights at 128 px, all layers; AdamW, weight decay 0.01, batches of "
     "32, 10 epochs, rates rise over a fifth of the steps and fall to zero by a cosine, the last "
@@ -53,8 +53,8 @@ def publish() -> list[Path]:
     partition = "grouped" if data.simulated else "official"
     own = Grid({"seed": SEEDS, **recipe, "partition": [partition]})
     runs = completed(run_full, own, f"06_detector_{name}")
-    dealt = Grid({"by": ["group"], "seed": DEALINGS, "fold": FOLDS, **recipe})
-    folds = completed(run_fold, dealt, f"06_folds_{name}")
+    grid = Grid({"by": ["group"], "seed": SPLIT_SEEDS, "fold": FOLDS, **recipe})
+    folds = completed(run_fold, grid, f"06_folds_{name}")
     labels = image_set(name, partition).test.labels
     about = f"{SETTING}; augmentation {augment!r} and rate {lr:g} as chosen in 06_choice"
     return [

@@ -20,7 +20,7 @@ from studies.working import completed
 from tlcourse.datasets import load_images
 from tlcourse.experiments import Grid
 from tlcourse.results import load_table, save_table
-from tlcourse.training.strategies import NAMED
+from tlcourse.training.strategies import STRATEGIES
 
 COMMAND = "python -m tools.publish_results 07"
 SEEDS = list(range(5))
@@ -36,7 +36,7 @@ RATES: dict[str, list[Any]] = {
 SIZES = [50, 200, None]
 FROM_04 = {"cold": "imagenet", "scratch": "scratch"}
 """Strategies of lesson 04 that are starts of this one."""
-WAYS = ("frozen", "cold", "lp_ft")
+STRATEGIES_COMPARED = ("frozen", "cold", "lp_ft")
 CORRUPTIONS = ["gaussian_noise", "speckle_noise", "blur", "jpeg", "contrast_down", "gamma"]
 SEVERITY = 3
 VIEWS = {"phantom": 3, "breastmnist": 1}
@@ -99,8 +99,8 @@ def _starts(name: str) -> pd.DataFrame:
 def _shift(name: str) -> pd.DataFrame:
     rates = load_table("04_rates").query("chosen").set_index("strategy")["lr"]
     asked = [f"{corruption}@{SEVERITY}" for corruption in CORRUPTIONS]
-    ways = [{**_as_data(way), "lr": float(rates[way])} for way in WAYS]
-    grid = Grid({"seed": SEEDS, "images": [None], "strategy": ways, "source": [name],
+    strategies = [{**_as_data(label), "lr": float(rates[label])} for label in STRATEGIES_COMPARED]
+    grid = Grid({"seed": SEEDS, "images": [None], "strategy": strategies, "source": [name],
                  "corruptions": [asked]})  # fmt: skip
     runs = completed(run_strategy, grid, f"07_shift_{name}")
     rows = [
@@ -113,9 +113,9 @@ def _shift(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _as_data(way: str) -> dict[str, Any]:
-    strategy = NAMED[way]
-    return {"name": way, "freeze": strategy.freeze, "release": dict(strategy.release)}
+def _as_data(label: str) -> dict[str, Any]:
+    strategy = STRATEGIES[label]
+    return {"name": label, "freeze": strategy.freeze, "unfreeze": dict(strategy.unfreeze)}
 
 
 def _leak(name: str) -> pd.DataFrame:

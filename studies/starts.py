@@ -132,9 +132,9 @@ def run_start(
     data = image_set(source)
     part = data if images is None else data.with_train(data.train.subset(images, seed=seed))
     model = starting_network(start, data.num_classes, seed=seed)
-    way = Strategy(start, warmup=WARMUP)
+    strategy = Strategy(start, warmup=WARMUP)
     began = time.perf_counter()
-    train_by(way, model, part, lr=lr, steps=steps, size=size, seed=seed)
+    train_by(strategy, model, part, lr=lr, steps=steps, size=size, seed=seed)
     seconds = time.perf_counter() - began
     validated = scores(model, data.val, size)
     return {

@@ -54,7 +54,9 @@ def imported(path):
             found |= {f"{node.module}.{a.name}" for a in node.names} if inner else {node.module}
         elif isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
-    own = {name for name in found if name and name.split(".")[0] in ("tlcourse", "studies", "tools")}
+    own = {
+        name for name in found if name and name.split(".")[0] in ("tlcourse", "studies", "tools")
+    }
     return own - {"tlcourse.__version__"}
 
 

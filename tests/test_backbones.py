@@ -25,7 +25,7 @@ from tlcourse.backbones import (
     stages,
     weights_of,
 )
-from tlcourse.backbones.architectures import FAMILIES
+from tlcourse.backbones.architectures import ARCHITECTURES
 
 GIANT = 150e6  # parameters; above it the forward runs on the meta device, which only tells shapes
 FILLERS = (
@@ -191,7 +191,7 @@ def test_stage_names_of_each_family(name, expected, block):
 
 def test_every_family_has_its_representative(block):
     kinds = {models.get_model_builder(n).__module__ for n in ONE_OF_EACH}
-    assert kinds == {kind.__module__ for kind in FAMILIES}
+    assert kinds == {kind.__module__ for kind in ARCHITECTURES}
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x0_5"])

@@ -9,13 +9,13 @@ def scaled(rows, by, **options):
     return (rows - by.mean(axis=0)) / by.std(axis=0, **options)
 
 
-def right(train, judged):
-    return scaled(train, train), scaled(judged, train)
+def right(train, held_out):
+    return scaled(train, train), scaled(held_out, train)
 
 
-def leaking(train, judged):
-    both = np.concatenate([train, judged])
-    return scaled(train, both), scaled(judged, both)
+def leaking(train, held_out):
+    both = np.concatenate([train, held_out])
+    return scaled(train, both), scaled(held_out, both)
 
 
 PIXELS = {50: 0.6, 100: 0.7, 200: 0.75}

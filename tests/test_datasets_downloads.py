@@ -19,7 +19,7 @@ from tlcourse.datasets import (
     load_images,
     medmnist,
 )
-from tlcourse.datasets.medmnist import DownloadFailed, Published, download
+from tlcourse.datasets.medmnist import DownloadFailed, PublishedFile, download
 
 CONTENT = bytes(range(256)) * 2000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -84,7 +84,7 @@ def published(server, cache, monkeypatch):
     np.savez(path, **content)
     server.content = path.read_bytes()
     md5 = hashlib.md5(server.content).hexdigest()
-    file = Published("breastmnist_64.npz", server.url, md5)
+    file = PublishedFile("breastmnist_64.npz", server.url, md5)
     monkeypatch.setattr(medmnist, "FILES", {64: file})
     return server
 
@@ -145,7 +145,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, tmp_path):
     import socket
 
     monkeypatch.delenv("TLCOURSE_OFFLINE")
-    monkeypatch.setattr(medmnist, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(medmnist, "SERVER_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -158,7 +158,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch, tmp_path):
 
 def test_a_name_server_that_hangs_is_not_waited_for(monkeypatch, tmp_path):
     monkeypatch.delenv("TLCOURSE_OFFLINE")
-    monkeypatch.setattr(medmnist, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(medmnist, "SERVER_SECONDS", 0.1)
     monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: time.sleep(3))
     start = time.monotonic()
     with pytest.raises(DownloadFailed, match="no answer"):
@@ -202,7 +202,7 @@ def test_processes_that_ask_at_once_download_once(server, tmp_path):
 def test_a_lock_held_too_long_is_an_error(server, tmp_path, monkeypatch):
     from filelock import FileLock
 
-    monkeypatch.setattr(medmnist, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(medmnist, "DOWNLOAD_LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / ".file.npz.lock"), pytest.raises(DownloadFailed, match="another"):
         download(server.url, tmp_path / "file.npz", md5=MD5, progress=False)
 

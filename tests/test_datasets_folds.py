@@ -13,12 +13,12 @@ def part():
 
 
 def test_groups_are_never_parted_and_every_image_is_judged_once(part):
-    judged_in_all = []
-    for train, judged in grouped_folds(part, 5):
-        assert not set(part.groups[train]) & set(part.groups[judged])
-        assert sorted([*train, *judged]) == list(range(150))
-        judged_in_all.extend(judged)
-    assert sorted(judged_in_all) == list(range(150))
+    held_out_in_all = []
+    for train, held_out in grouped_folds(part, 5):
+        assert not set(part.groups[train]) & set(part.groups[held_out])
+        assert sorted([*train, *held_out]) == list(range(150))
+        held_out_in_all.extend(held_out)
+    assert sorted(held_out_in_all) == list(range(150))
 
 
 def test_the_seed_decides(part):

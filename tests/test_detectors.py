@@ -98,7 +98,7 @@ def test_answers_come_under_the_names_of_the_classes(tmp_path, model):
     assert tuple(probs.columns) == CLASSES
     assert np.allclose(probs.sum(axis=1), 1)
     best = [CLASSES[i] for i in probs.to_numpy().argmax(axis=1)]
-    assert detector.answers(probs).tolist() == best
+    assert detector.predicted_classes(probs).tolist() == best
     with pytest.raises(ValueError, match="at least one image"):
         detector.predict(a_split(5).images[:0])
 
@@ -115,9 +115,9 @@ def test_a_temperature_divides_the_logits(tmp_path, model):
 def test_a_threshold_decides_for_the_class_it_is_meant_for(tmp_path, model):
     probs = pd.DataFrame([[0.2, 0.8], [0.3, 0.7], [0.9, 0.1]], columns=list(CLASSES))
     first = load_detector(saved(tmp_path, model, threshold=0.3))
-    assert first.answers(probs).tolist() == [CLASSES[1], CLASSES[0], CLASSES[0]]
+    assert first.predicted_classes(probs).tolist() == [CLASSES[1], CLASSES[0], CLASSES[0]]
     second = load_detector(saved(tmp_path, model, threshold=0.75, positive=CLASSES[1]))
-    assert second.answers(probs).tolist() == [CLASSES[1], CLASSES[0], CLASSES[0]]
+    assert second.predicted_classes(probs).tolist() == [CLASSES[1], CLASSES[0], CLASSES[0]]
 
 
 def a_file(path, mode, seed=0):

@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_by_a_claim_too_and_by_several_workers(path, monkeyp
     """joblib asks for the next run in a thread of its own, where an error would be lost."""
     from tlcourse.experiments import journal
 
-    real, taken = journal.Claims.take, []
+    real, taken = journal.RunLocks.take, []
 
     def take(self, key):
         taken.append(key)
@@ -113,7 +113,7 @@ def test_a_full_disk_is_told_by_a_claim_too_and_by_several_workers(path, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, key)
 
-    monkeypatch.setattr(journal.Claims, "take", take)
+    monkeypatch.setattr(journal.RunLocks, "take", take)
     with pytest.raises(OSError, match="make room on the disk"):
         run_grid(half, GRID, path, workers=2, progress=False)
     assert len(read_runs(path)) == 3
@@ -164,17 +164,17 @@ def test_a_run_has_one_row_however_often_it_is_added(path):
     with RunTable(path) as one, RunTable(path) as other:
         assert one.add({"key": "a", "score": 1})
         assert not other.add({"key": "a", "score": 2})
-        assert not other.claim("a")
+        assert not other.lock("a")
     assert read_runs(path)["score"].tolist() == [1]
 
 
 def test_a_run_is_claimed_by_one_until_it_fails(path):
     with RunTable(path) as one, RunTable(path) as other:
-        assert one.claim("a")
-        assert not other.claim("a")
-        assert not one.claim("a")
+        assert one.lock("a")
+        assert not other.lock("a")
+        assert not one.lock("a")
         one.fail({"key": "a", "error": "ValueError: boom"})
-        assert other.claim("a")
+        assert other.lock("a")
     assert read_failures(path)["a"]["error"] == "ValueError: boom"
     assert sorted(p.name for p in path.parent.iterdir() if not p.name.endswith(".lock")) == [
         "rows.failures.jsonl",
@@ -182,14 +182,14 @@ def test_a_run_is_claimed_by_one_until_it_fails(path):
 
 
 def test_claims_of_killed_processes_are_tidied_up_and_those_of_living_ones_kept(path):
-    folder = path.with_name(".rows.jsonl.claims")
+    folder = path.with_name(".rows.jsonl.locks")
     folder.mkdir()
     (folder / "dead.lock").touch()
     with RunTable(path) as one:
-        assert one.claim("alive")
+        assert one.lock("alive")
         with RunTable(path):
             pass
-        assert [claim.name for claim in folder.iterdir()] == ["alive.lock"]
+        assert [lock.name for lock in folder.iterdir()] == ["alive.lock"]
     assert not folder.exists()
 
 

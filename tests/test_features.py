@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from tlcourse.backbones import head, load_backbone, preprocess, stages
-from tlcourse.backbones.hooks import evaluating, observing, prepared_batches
+from tlcourse.backbones.hooks import capture_activations, evaluating, prepared_batches
 from tlcourse.features import cache_features, extract_features, probe, stage_features
 from tlcourse.files import ArrayStore
 
@@ -314,10 +314,10 @@ def test_evaluating_restores_a_mixture_after_an_error():
 def test_a_module_of_another_model_is_noticed(images):
     model, stranger = models.resnet18(), nn.Identity()
     with (
-        observing(model, {"stranger": stranger}, lambda _, seen: seen.clone()) as look,
+        capture_activations(model, {"stranger": stranger}, lambda _, seen: seen.clone()) as capture,
         pytest.raises(RuntimeError, match=r"'stranger'.* did not run"),
     ):
-        look(torch.zeros(1, 3, 32, 32))
+        capture(torch.zeros(1, 3, 32, 32))
 
 
 def test_batches_are_channels_last_on_the_models_device(mobilenet, images):

@@ -21,7 +21,7 @@ from tlcourse.freezing import (
     snapshot,
     unfreeze,
 )
-from tlcourse.freezing.report import trainable_parameters
+from tlcourse.freezing.report import count_trainable
 
 CLASSES = 3
 
@@ -41,7 +41,7 @@ def small_convnext():
 
 # Each network as torchvision ships it, or its own class at a size that trains in a moment, with
 # the dropout and stochastic depth that full-size ones have.
-FAMILIES = {
+ARCHITECTURES = {
     "ResNet": models.resnet18,
     "MobileNet": models.mobilenet_v2,
     "EfficientNet": models.efficientnet_b0,
@@ -69,17 +69,20 @@ def originals():
     """Each network built once; tests take copies."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return {family: replace_head(build(), CLASSES) for family, build in FAMILIES.items()}
+        return {
+            architecture: replace_head(build(), CLASSES)
+            for architecture, build in ARCHITECTURES.items()
+        }
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request):
     return request.param
 
 
 @pytest.fixture
-def model(family, originals):
-    return deepcopy(originals[family])
+def model(architecture, originals):
+    return deepcopy(originals[architecture])
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def flags(model):
     return {name: p.requires_grad for name, p in model.named_parameters()}
 
 
-def test_frozen_stages_stay_still_through_real_steps(model, family):
+def test_frozen_stages_stay_still_through_real_steps(model, architecture):
     names = list(stages(model))
     freeze(model)
     before = snapshot(model)
@@ -133,7 +136,7 @@ def test_frozen_stages_stay_still_through_real_steps(model, family):
     assert frozen_stages(model) == tuple(names[:-1])
 
 
-def test_a_part_is_frozen_and_the_rest_moves(model, family):
+def test_a_part_is_frozen_and_the_rest_moves(model, architecture):
     names = list(stages(model))
     freeze(model, through="stage1")
     before = snapshot(model)
@@ -143,11 +146,11 @@ def test_a_part_is_frozen_and_the_rest_moves(model, family):
     still = names[:2]
     assert report.index[~report["weights_moved"]].tolist() == still
     assert not report.loc[still, "statistics_moved"].any()
-    if family in WITH_STATISTICS:
+    if architecture in WITH_STATISTICS:
         assert report.loc["stage2", "statistics_moved"]
 
 
-def test_requires_grad_alone_lets_statistics_move(model, family):
+def test_requires_grad_alone_lets_statistics_move(model, architecture):
     """The mistake that this module is there for, and that the report shows."""
     for name, stage in stages(model).items():
         if name != "head":
@@ -155,7 +158,7 @@ def test_requires_grad_alone_lets_statistics_move(model, family):
                 parameter.requires_grad_(False)
     before = snapshot(model)
     assert frozen_stages(model) == ()
-    if family not in WITH_STATISTICS:
+    if architecture not in WITH_STATISTICS:
         with assert_frozen(model):
             train(model)
         return
@@ -206,7 +209,7 @@ def test_a_released_stage_has_the_mode_last_asked_for(resnet):
     assert not any(modes(resnet).values())
 
 
-def test_a_stage_released_in_training_moves_again(model, family):
+def test_a_stage_released_in_training_moves_again(model, architecture):
     freeze(model)
     optimizer = train(model, steps=1)
     names = list(stages(model))
@@ -302,10 +305,10 @@ def test_unknown_stages_are_refused_with_those_there_are(act, argument, wrong, r
 
 def test_the_head_can_be_frozen_by_name_and_replaced_after(resnet):
     freeze(resnet, through="head")
-    assert trainable_parameters(resnet) == 0
+    assert count_trainable(resnet) == 0
     replace_head(resnet, 2)
     assert frozen_stages(resnet)[-1] == "stage4"
-    assert trainable_parameters(resnet) == 1026
+    assert count_trainable(resnet) == 1026
     assert head(resnet).training
     assert all(flags(unfreeze(resnet)).values())
 
@@ -400,9 +403,9 @@ def test_assert_frozen_lets_errors_of_the_block_through(resnet):
 def test_counts_of_resnet18():
     with torch.device("meta"):
         model = replace_head(models.resnet18(), 2)
-    assert trainable_parameters(model) == 11_177_538
+    assert count_trainable(model) == 11_177_538
     freeze(model)
-    assert trainable_parameters(model) == 1_026
+    assert count_trainable(model) == 1_026
     table = count_parameters(model)
     assert table["parameters"].sum() == 11_177_538
     assert table["trainable"].tolist() == [0, 0, 0, 0, 0, 1_026]

@@ -258,11 +258,11 @@ def test_the_interval_over_folds_is_the_corrected_resampled_t_test():
 
 def test_the_interval_over_folds_is_wider_than_over_runs_and_stays_so():
     rng = np.random.default_rng(0)
-    for dealings in (1, 4, 16):
-        scores = rng.normal(0.8, 0.05, 10 * dealings)
+    for splits in (1, 4, 16):
+        scores = rng.normal(0.8, 0.05, 10 * splits)
         folds, runs = metrics.fold_interval(scores, folds=10), metrics.mean_interval(scores)
         grown = (folds.high - folds.low) / (runs.high - runs.low)
-        assert grown == pytest.approx(math.sqrt(1 + 10 * dealings / 9))
+        assert grown == pytest.approx(math.sqrt(1 + 10 * splits / 9))
         assert folds.high - folds.low > 0.05 / 3, "no number of dealings replaces new images"
 
 
@@ -290,15 +290,15 @@ def test_the_interval_over_folds_keeps_its_promise_where_the_naive_one_breaks_it
         gains = []
         for _ in range(5):
             order = rng.permutation(60)
-            for judged in np.array_split(order, 3):
-                train = np.setdiff1d(order, judged)
+            for held_out in np.array_split(order, 3):
+                train = np.setdiff1d(order, held_out)
                 shares = []
                 for part in (rows[:, :6], rows[:, 6:]):
                     ahead = part[train][labels[train] == 1].mean(0)
                     behind = part[train][labels[train] == 0].mean(0)
                     middle = (ahead + behind) / 2
-                    said = (part[judged] - middle) @ (ahead - behind) > 0
-                    shares.append((said == labels[judged]).mean())
+                    said = (part[held_out] - middle) @ (ahead - behind) > 0
+                    shares.append((said == labels[held_out]).mean())
                 gains.append(shares[0] - shares[1])
         naive += metrics.mean_interval(gains).excludes(0)
         honest += metrics.fold_interval(gains, folds=3).excludes(0)

@@ -9,10 +9,10 @@ from torchvision.models.regnet import BlockParams
 from tlcourse import optim
 from tlcourse.backbones import classifiers, stages
 from tlcourse.freezing import freeze, unfreeze
-from tlcourse.freezing.freeze import released_parameters
+from tlcourse.freezing.freeze import parameters_to_unfreeze
 
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-WAYS = {
+METHODS = {
     "by name": lambda names: {"lrs": {name: 0.5**i for i, name in enumerate(names)}},
     "head and backbone": lambda names: {"head_lr": 0.1, "backbone_lr": 0.01},
     "by decay": lambda names: {"head_lr": 0.1, "decay": 0.5},
@@ -54,11 +54,11 @@ def spared_by_kind(model):
     }
 
 
-def expected_rates(names, way):
+def expected_rates(names, method):
     """The rate of each stage, worked out by hand."""
-    if way == "by name":
+    if method == "by name":
         return {name: 0.5**i for i, name in enumerate(names)}
-    if way == "by decay":
+    if method == "by decay":
         return {name: 0.1 * 0.5**i for i, name in enumerate(reversed(names))}
     return dict.fromkeys(names, 0.01) | {"head": 0.1}
 
@@ -69,7 +69,7 @@ def test_every_trainable_parameter_of_every_classifier_is_in_exactly_one_group(n
     first, *moving = stages(model)
     hold(model, first)
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
-    for way, rates in WAYS.items():
+    for method, rates in METHODS.items():
         for no_decay in (False, True):
             groups = optim.param_groups(
                 model, weight_decay=0.05, no_decay=no_decay, **rates(moving)
@@ -79,7 +79,7 @@ def test_every_trainable_parameter_of_every_classifier_is_in_exactly_one_group(n
             assert set(held) == trainable
             assert all(group["params"] for group in groups)
             assert len({group["name"] for group in groups}) == len(groups)
-            wanted = expected_rates(moving, way)
+            wanted = expected_rates(moving, method)
             assert {g["name"].removesuffix(optim.NO_DECAY): g["lr"] for g in groups} == wanted
             free = {id(p) for g in groups for p in g["params"] if g["weight_decay"] == 0}
             assert free == (spared_by_kind(model) & trainable if no_decay else set())
@@ -216,7 +216,7 @@ def test_the_optimizer_check_finds_a_head_replaced_too_late(model):
 
 def test_what_is_released_later_gets_groups_from_the_start(model):
     freeze(model)
-    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stage4")
     assert [(g["name"], g["lr"]) for g in groups] == [
         ("stage4", 0.025),
         ("stage5", 0.05),
@@ -228,16 +228,16 @@ def test_what_is_released_later_gets_groups_from_the_start(model):
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_releasing_goes_with_every_way_to_give_rates(model, way):
+@pytest.mark.parametrize("method", METHODS)
+def test_releasing_goes_with_every_way_to_give_rates(model, method):
     freeze(model)
-    groups = optim.param_groups(model, releasing="stage5", **WAYS[way](["stage5", "head"]))
+    groups = optim.param_groups(model, unfreezing="stage5", **METHODS[method](["stage5", "head"]))
     assert [group["name"] for group in groups] == ["stage5", "head"]
 
 
 def test_releasing_what_trains_anyway_changes_nothing(model):
     plain = optim.param_groups(model, head_lr=0.1, decay=0.5)
-    named = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stem")
+    named = optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stem")
     assert [[id(p) for p in g["params"]] for g in plain] == [
         [id(p) for p in g["params"]] for g in named
     ]
@@ -246,9 +246,9 @@ def test_releasing_what_trains_anyway_changes_nothing(model):
 def test_what_is_held_by_hand_is_not_released_later(model):
     by_hand = next(stages(model)["stage5"].parameters()).requires_grad_(False)
     freeze(model, through="stage4")  # the held one's stage is not touched: no record of it
-    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stage4")
     freeze(model)  # now its record says that it was still before
-    again = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
+    again = optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stage4")
     for made in (groups, again):
         held = {id(p) for group in made for p in group["params"]}
         assert id(by_hand) not in held
@@ -257,11 +257,11 @@ def test_what_is_held_by_hand_is_not_released_later(model):
 
 def test_asking_what_will_be_released_changes_nothing(model):
     before = dict(model.__dict__)
-    assert released_parameters(model, "stem") == []
+    assert parameters_to_unfreeze(model, "stem") == []
     assert model.__dict__ == before
     freeze(model)
     flags = [p.requires_grad for p in model.parameters()]
-    assert len(released_parameters(model, "stem")) == flags.count(False)
+    assert len(parameters_to_unfreeze(model, "stem")) == flags.count(False)
     assert [p.requires_grad for p in model.parameters()] == flags
 
 
@@ -270,24 +270,24 @@ def test_an_unknown_stage_to_release_is_refused(model):
     optimizer = torch.optim.SGD(stages(model)["head"].parameters(), lr=0.1)
     message = "lowest stage to release .* got 'layer4'; its stages: stem, stage1"
     with pytest.raises(ValueError, match=message):
-        optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="layer4")
+        optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="layer4")
     with pytest.raises(ValueError, match=message):
-        optim.check_optimizer(model, optimizer, releasing="layer4")
+        optim.check_optimizer(model, optimizer, unfreezing="layer4")
 
 
 def test_a_frozen_head_cannot_wait_for_its_release(model):
     freeze(model, through="head")
     with pytest.raises(ValueError, match="no parameter may move"):
-        optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stem")
+        optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stem")
 
 
 def test_the_optimizer_check_counts_what_is_released_later(model, recwarn):
     freeze(model)
-    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, releasing="stage4")
-    optim.check_optimizer(model, torch.optim.SGD(groups), releasing="stage4")
+    groups = optim.param_groups(model, head_lr=0.1, decay=0.5, unfreezing="stage4")
+    optim.check_optimizer(model, torch.optim.SGD(groups), unfreezing="stage4")
     assert not recwarn.list
     with pytest.warns(optim.OptimizerWarning, match="frozen parameters .'stage4', 'stage5'."):
         optim.check_optimizer(model, torch.optim.SGD(groups))
     head_only = torch.optim.SGD(optim.param_groups(model, head_lr=0.1))
     with pytest.warns(optim.OptimizerWarning, match="not in the optimizer .'stage4', 'stage5'."):
-        optim.check_optimizer(model, head_only, releasing="stage4")
+        optim.check_optimizer(model, head_only, unfreezing="stage4")

@@ -141,9 +141,11 @@ def every_function(rng, runs, probes, tmp: str = "What the figure shows") -> dic
         "patch_grid": plots.patch_grid(images, title=tmp),
         "stage_curves": plots.stage_curves(probes, title=tmp),
         "heat_map": plots.heat_map(images[0], rng.random((4, 4)), title=tmp, label="fall of p"),
-        "top_answers": plots.top_answers(probs[0], CLASSES, k=2, title=tmp),
-        "confusion": plots.confusion(labels, probs.argmax(1), CLASSES, title=tmp),
-        "confusions": plots.confusions(labels, {"a": labels, "b": 1 - labels}, CLASSES, title=tmp),
+        "top_predictions": plots.top_predictions(probs[0], CLASSES, k=2, title=tmp),
+        "confusion_matrix": plots.confusion_matrix(labels, probs.argmax(1), CLASSES, title=tmp),
+        "confusion_matrices": plots.confusion_matrices(
+            labels, {"a": labels, "b": 1 - labels}, CLASSES, title=tmp
+        ),
     }
 
 
@@ -168,7 +170,7 @@ def test_charts_name_both_axes(rng, runs, probes):
             assert ax.get_xlabel(), name
             assert ax.get_ylabel(), name
     decisions = ("precision_recall_curve", "reliability_curve")
-    for name in ("score_bars", "stage_curves", "top_answers", "confusion", *decisions):
+    for name in ("score_bars", "stage_curves", "top_predictions", "confusion_matrix", *decisions):
         assert drawn[name].get_xlabel(), name
         assert drawn[name].get_ylabel(), name
 
@@ -692,21 +694,23 @@ def test_heat_map_covers_the_image_and_explains_its_colours(rng):
 
 
 def test_top_answers_are_sorted_and_not_zoomed():
-    ax = plots.top_answers([0.05, 0.6, 0.05, 0.3], list("abcd"), title="Answers", k=3)
+    ax = plots.top_predictions([0.05, 0.6, 0.05, 0.3], list("abcd"), title="Answers", k=3)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "d", "a"]
     assert texts(ax) == ["60.0 %", "30.0 %", "5.0 %"]
     assert ax.get_xlim() == (0, 1)
-    rare = plots.top_answers([0.9996, 0.0004], ["a", "b"], title="Sure", k=2)
+    rare = plots.top_predictions([0.9996, 0.0004], ["a", "b"], title="Sure", k=2)
     assert texts(rare) == ["100.0 %", "< 0.1 %"]
     with pytest.raises(ValueError, match=r"expected probs \(3,\), one per name, got \(1, 3\)"):
-        plots.top_answers([[0.1, 0.2, 0.7]], list("abc"), title="Wrong")
+        plots.top_predictions([[0.1, 0.2, 0.7]], list("abc"), title="Wrong")
     with pytest.raises(ValueError, match=r"k must lie in 1..3, got 5"):
-        plots.top_answers([0.1, 0.2, 0.7], list("abc"), title="Wrong")
+        plots.top_predictions([0.1, 0.2, 0.7], list("abc"), title="Wrong")
 
 
 def test_top_answers_show_the_image_clear_of_the_bars(rng):
     for probs in ([0.97, 0.01, 0.01, 0.005, 0.005], [0.2] * 5):
-        ax = plots.top_answers(probs, list("abcde"), title="A cup", image=rng.random((8, 12, 3)))
+        ax = plots.top_predictions(
+            probs, list("abcde"), title="A cup", image=rng.random((8, 12, 3))
+        )
         ax.figure.canvas.draw()
         (picture,) = ax.child_axes
         assert picture.images[0].get_array().shape == (8, 12, 3)
@@ -714,23 +718,23 @@ def test_top_answers_show_the_image_clear_of_the_bars(rng):
         drawn = [*ax.patches, *ax.texts]
         assert not any(place.overlaps(thing.get_window_extent()) for thing in drawn)
     with pytest.raises(ValueError, match="expected images"):
-        plots.top_answers([0.2, 0.8], ["a", "b"], title="Wrong", k=2, image=rng.random(8))
+        plots.top_predictions([0.2, 0.8], ["a", "b"], title="Wrong", k=2, image=rng.random(8))
 
 
 def test_confusion_counts_rows_by_truth():
-    ax = plots.confusion([0, 0, 0, 1], [0, 1, 1, 1], CLASSES, title="Counts")
+    ax = plots.confusion_matrix([0, 0, 0, 1], [0, 1, 1, 1], CLASSES, title="Counts")
     assert texts(ax) == ["1\n33 %", "2\n67 %", "0\n0 %", "1\n100 %"]
     assert (ax.get_xlabel(), ax.get_ylabel()[:10]) == ("answered class", "true class")
 
 
 def test_confusions_stand_side_by_side_under_their_names():
-    answers = {"timid": [1, 1, 1, 1], "bold": [0, 0, 1, 0]}
-    axes = plots.confusions([0, 0, 0, 1], answers, CLASSES, title="Two heads")
+    predicted = {"timid": [1, 1, 1, 1], "bold": [0, 0, 1, 0]}
+    axes = plots.confusion_matrices([0, 0, 0, 1], predicted, CLASSES, title="Two heads")
     assert [ax.get_title() for ax in axes] == ["timid", "bold"]
     assert texts(axes[0]) == ["0\n0 %", "3\n100 %", "0\n0 %", "1\n100 %"]
     assert texts(axes[1])[0] == "2\n67 %"
     with pytest.raises(ValueError, match="one model or more"):
-        plots.confusions([0], {}, CLASSES, title="None")
+        plots.confusion_matrices([0], {}, CLASSES, title="None")
 
 
 @pytest.mark.parametrize(
@@ -743,7 +747,7 @@ def test_confusions_stand_side_by_side_under_their_names():
 )
 def test_confusion_says_what_is_wrong(predictions, message):
     with pytest.raises(ValueError, match=message):
-        plots.confusion([0, 1], predictions, CLASSES, title="Wrong")
+        plots.confusion_matrix([0, 1], predictions, CLASSES, title="Wrong")
 
 
 def test_axes_can_be_given(runs, probes):
@@ -810,7 +814,7 @@ def test_a_real_kernel_shows_a_figure_once_and_nbconvert_keeps_its_alt_text():
     code = (
         "%matplotlib inline\n"
         "from tlcourse import plots\n"
-        "ax = plots.top_answers([0.2, 0.8], ['cat', 'cup'], k=2, title='A cup')\n"
+        "ax = plots.top_predictions([0.2, 0.8], ['cat', 'cup'], k=2, title='A cup')\n"
         "plots.show(ax, alt='Bars: cup 80 %, cat 20 %')"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])

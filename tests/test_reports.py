@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_train_command import NETWORK, few_draws  # noqa: F401 - a fixture
+from tests.test_cli_train import NETWORK, few_draws  # noqa: F401 - a fixture
 from tests.test_training import an_image_set, one_thread  # noqa: F401 - a fixture
 from tlcourse.__main__ import main
-from tlcourse.datasets import dealt_by_image
+from tlcourse.datasets import split_by_image
 from tlcourse.datasets.base import PARTITIONS, Skipped
-from tlcourse.detectors import InvalidOutcome, read_outcome, train_detector
+from tlcourse.detectors import InvalidArtifacts, read_artifacts, train_detector
 from tlcourse.detectors.artifacts import write_run, write_worst
 from tlcourse.reports import preview, write_report
-from tlcourse.reports.page import DEALINGS
+from tlcourse.reports.page import SPLIT_TEXTS
 
 CLASSES = ("<b>dark</b>", "light & grey", "3")
 
@@ -83,15 +83,15 @@ def test_the_page_needs_nothing_from_outside(two_classes):
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_the_page_says_of_every_partition_how_it_came_about(two_classes, tmp_path, partition):
     folder = Path(shutil.copytree(two_classes, tmp_path / partition))
-    run = read_outcome(folder).run
+    run = read_artifacts(folder).run
     write_run(folder, {**run, "data": {**run["data"], "partition": partition}})
     _, words = read(write_report(folder))
-    assert f"The parts {DEALINGS[partition]}." in words
+    assert f"The parts {SPLIT_TEXTS[partition]}." in words
 
 
 def test_a_detector_of_torn_patients_is_reported_and_the_page_says_so(few_draws, tmp_path):  # noqa: F811
     whole = replace(an_image_set(), classes=CLASSES[:2])
-    torn = dealt_by_image(whole)
+    torn = split_by_image(whole)
     choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
     train_detector(torn, tmp_path, **choices, lr=1e-3, progress=False)
     _, words = read(write_report(tmp_path))
@@ -99,14 +99,14 @@ def test_a_detector_of_torn_patients_is_reported_and_the_page_says_so(few_draws,
 
 
 def test_every_picture_has_a_text_that_tells_its_figures(two_classes):
-    outcome = read_outcome(two_classes)
+    artifacts = read_artifacts(two_classes)
     texts = [image["alt"] for image in images(read(write_report(two_classes))[0])]
-    wrong = (outcome.predictions["label"] != outcome.predictions["answer"]).any()
+    wrong = (artifacts.predictions["label"] != artifacts.predictions["answer"]).any()
     assert len(texts) == 4 + wrong
     assert texts[0].startswith("Learning rate of each stage on a log axis: stem 0.00")
     assert "validation loss from" in texts[1]
     assert "of 4 <b>dark</b>" in texts[2]
-    assert f"AUC {outcome.run['scores']['test']['auc']['estimate']:.2f}" in texts[3]
+    assert f"AUC {artifacts.run['scores']['test']['auc']['estimate']:.2f}" in texts[3]
 
 
 def test_names_are_shown_as_they_are_and_never_run(two_classes):
@@ -121,8 +121,8 @@ def test_names_are_shown_as_they_are_and_never_run(two_classes):
 
 def test_it_says_what_must_be_said(two_classes):
     _, words = read(write_report(two_classes))
-    outcome = read_outcome(two_classes)
-    auc = outcome.run["scores"]["test"]["auc"]
+    artifacts = read_artifacts(two_classes)
+    auc = artifacts.run["scores"]["test"]["auc"]
     assert f"test AUC {auc['estimate']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in words
     assert "1 file could not be read and was left out" in words
     assert "cut & short" in words
@@ -148,7 +148,7 @@ def test_three_classes_have_no_roc_and_simulated_images_say_so(tmp_path, few_dra
 def test_no_mistakes_are_a_reason_to_look_for_a_leak(tmp_path, few_draws):  # noqa: F811
     folder = train(tmp_path / "run")
     write_worst(folder, np.empty((0, 28, 28), np.uint8), np.empty(0, np.int64))
-    table = read_outcome(folder).predictions
+    table = read_artifacts(folder).predictions
     table.assign(answer=table["label"]).to_csv(folder / "predictions.csv", index=False)
     _, words = read(write_report(folder))
     assert "None of 8 test images is answered wrongly" in words
@@ -160,7 +160,7 @@ def test_stages_say_when_they_are_released(two_classes, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     run = json.loads((tmp_path / "run.json").read_text())
     plan = run["training"]
-    plan["frozen"], plan["releases"] = plan["stages"][:-1], {"stage3": 2, "stage2": 4}
+    plan["frozen"], plan["unfreeze_at"] = plan["stages"][:-1], {"stage3": 2, "stage2": 4}
     plan["rates"] = [group for group in plan["rates"] if group["name"] not in ("stem", "stage1")]
     write_run(tmp_path, run)
     _, words = read(write_report(tmp_path, out=tmp_path / "pages" / "mine.html"))
@@ -176,7 +176,7 @@ def test_the_command_writes_the_page_or_says_what_is_missing(two_classes, tmp_pa
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "no run.json here" in capsys.readouterr().err
     (tmp_path / "run.json").write_bytes((two_classes / "run.json").read_bytes())
-    with pytest.raises(InvalidOutcome, match="missing or damaged"):
+    with pytest.raises(InvalidArtifacts, match="missing or damaged"):
         write_report(tmp_path)
     assert main(["report", str(tmp_path)]) == 2
 

@@ -17,7 +17,7 @@ from tlcourse import widgets
 from tlcourse.backbones import stages
 from tlcourse.freezing import freeze
 from tlcourse.freezing.costs import estimate
-from tlcourse.freezing.report import trainable_parameters
+from tlcourse.freezing.report import count_trainable
 from tlcourse.widgets import Explorer, explore_freezing, explore_rates, freezing
 from tlcourse.widgets.controls import buttons, choice_slider
 from tlcourse.widgets.rates import DECAY, TWO, UNIFORM
@@ -251,7 +251,7 @@ def test_only_the_rates_in_use_can_be_turned(rates_explorer):
 def test_frozen_stages_are_shown_as_frozen_and_counted_so():
     model = freeze(shufflenet_v2_x0_5(num_classes=2), through="stage2")
     explorer = explore_rates(model)
-    left = f"{trainable_parameters(model):,} of "
+    left = f"{count_trainable(model):,} of "
     assert rows(explorer.shown.value)["Trainable parameters"].startswith(left)
     for way in (UNIFORM, TWO, DECAY):
         explorer.controls["Rates given as"].value = way

@@ -188,21 +188,21 @@ def _experiments(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tlcourse.cli.train import train
+    from tlcourse.cli.train import train_command
 
-    return train(options)
+    return train_command(options)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from tlcourse.cli.train import predict
+    from tlcourse.cli.train import predict_command
 
-    return predict(options)
+    return predict_command(options)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tlcourse.cli.report import report
+    from tlcourse.cli.report import report_command
 
-    return report(options)
+    return report_command(options)
 
 
 if __name__ == "__main__":

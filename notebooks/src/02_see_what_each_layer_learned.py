@@ -64,9 +64,11 @@ plots.show(ax, alt="32 filters of 3 by 3 pixels: some striped, some of one colou
 
 # %%
 astronaut = toy.photograph("astronaut")
-answers = inspection.responses(model, astronaut[None], "stem", size=SIZE, progress=False)[0]
-chosen = np.argsort(-answers.std(axis=(1, 2)))[:4].tolist()
-axes = plots.response_grid(astronaut, answers, chosen, title="Four filters answer to a photograph")
+responses = inspection.responses(model, astronaut[None], "stem", size=SIZE, progress=False)[0]
+chosen = np.argsort(-responses.std(axis=(1, 2)))[:4].tolist()
+axes = plots.response_grid(
+    astronaut, responses, chosen, title="Four filters answer to a photograph"
+)
 plots.show(axes, alt="A photograph and four maps; outlines of the person stand out in some")
 
 # %%
@@ -74,7 +76,7 @@ scan = data.train.images[data.train.images.std(axis=(1, 2)).argmax()]
 on_scan = inspection.responses(model, scan[None], "stem", size=SIZE, progress=False)[0]
 axes = plots.response_grid(scan, on_scan, chosen, title="The same four filters answer to a scan")
 plots.show(axes, alt="An ultrasound scan and four maps; some draw its outlines, some stay flat")
-assert on_scan[chosen[0]].std() < 0.2 * answers[chosen[0]].std()  # a colour filter falls silent
+assert on_scan[chosen[0]].std() < 0.2 * responses[chosen[0]].std()  # a colour filter falls silent
 assert on_scan[chosen[1:]].std(axis=(1, 2)).min() > 2 * on_scan[chosen[0]].std()
 
 # For the exercise below: the stem's answers to a vertical and to a horizontal edge.

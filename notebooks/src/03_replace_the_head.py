@@ -61,25 +61,25 @@ my_word = ...  # such as "cloud"
 # %%
 photo_network = backbones.load_backbone("mobilenet_v2", weights="imagenet")
 names = backbones.image_categories(photo_network)
-scan_answers = predict(photo_network, data.val.images, size=224, batch_size=16)
-photo_answers = predict(photo_network, coffee()[None], size=224)
+scan_probs = predict(photo_network, data.val.images, size=224, batch_size=16)
+photo_probs = predict(photo_network, coffee()[None], size=224)
 title = "The network is sure of a cup of coffee"
-ax = plots.top_answers(photo_answers[0], names, title=title, image=coffee())
+ax = plots.top_predictions(photo_probs[0], names, title=title, image=coffee())
 plots.show(ax, alt="A photograph of a cup, and the most probable of a thousand answers to it")
 
 # %%
-title = f"Of a scan it is unsure: its best answer is {names[scan_answers[0].argmax()]}"
-ax = plots.top_answers(scan_answers[0], names, title=title, image=data.val.images[0])
+title = f"Of a scan it is unsure: its best answer is {names[scan_probs[0].argmax()]}"
+ax = plots.top_predictions(scan_probs[0], names, title=title, image=data.val.images[0])
 plots.show(ax, alt="An ultrasound scan, and the five most probable of a thousand answers to it")
-common = pd.Series(names)[scan_answers.argmax(axis=1)].value_counts()
+common = pd.Series(names)[scan_probs.argmax(axis=1)].value_counts()
 expected = "" if my_word is ... else f"your word: {my_word}; "
-print(f"{expected}most common answers to {len(scan_answers)} scans:")
+print(f"{expected}most common answers to {len(scan_probs)} scans:")
 print(common.head(5).to_string())
 medical = [name for name in names if any(w in name for w in ("tumor", "cancer", "ultrasound"))]
-sure = np.median(scan_answers.max(axis=1))
+sure = np.median(scan_probs.max(axis=1))
 print(f"answers that name a cancer: {len(medical)}; median of the highest probability {sure:.2f}")
 assert medical == []
-assert sure < photo_answers.max()  # the cup is recognised, the scans are not
+assert sure < photo_probs.max()  # the cup is recognised, the scans are not
 
 # %% [markdown]
 # Look at the kind of thing it names, and at the length of the bars. The answers are useless. The
@@ -136,7 +136,7 @@ assert right[1] == packaged[1] == 2
 
 
 # %% tags=["exercise"]
-def two_answers(densenet):
+def two_classes(densenet):
     """Put a new head with two answers into a DenseNet, and return the network."""
     # BEGIN SOLUTION
     densenet.classifier = nn.Linear(densenet.classifier.in_features, 2)
@@ -146,7 +146,7 @@ def two_answers(densenet):
 
 
 # %% tags=["check"]
-lesson03.check_two_answers(two_answers)
+lesson03.check_two_classes(two_classes)
 
 # %% [markdown]
 # ## 3 The original notes, run
@@ -342,14 +342,14 @@ recipes = {
 }
 order = [*recipes, "logistic probe"]
 train, held_out = grouped_folds(development, 5, seed=0)[0]
-truth, answers = development.labels[held_out], {}
+truth, predicted = development.labels[held_out], {}
 for name, recipe in recipes.items():
     layer = linear_head.train_head(photo_features[train], development.labels[train], **recipe)
-    answers[name] = linear_head.head_probabilities(layer, photo_features[held_out]).argmax(axis=1)
+    predicted[name] = linear_head.head_probabilities(layer, photo_features[held_out]).argmax(axis=1)
 title = "On one fold the timid head calls hardly any scan malignant"
-axes = plots.confusions(truth, answers, data.classes, title=title)
+axes = plots.confusion_matrices(truth, predicted, data.classes, title=title)
 plots.show(axes, alt="Three confusion matrices: true class by answered class, per recipe")
-assert (answers["timid"] == 0).mean() < 0.1
+assert (predicted["timid"] == 0).mean() < 0.1
 
 # %%
 runs = linear_head.compare_heads(photo_features, development, recipes, with_probe=True)

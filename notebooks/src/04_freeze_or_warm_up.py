@@ -245,27 +245,27 @@ def full(step):
     return 1.0
 
 
-ways = {"cold": (full, full), "warmup": (rise, rise), "new layers only": (full, rise)}
+methods = {"cold": (full, full), "warmup": (rise, rise), "new layers only": (full, rise)}
 
 
 # %%
-def run(way, below, head, seed):
+def run(method, below, head, seed):
     model = pretrained(seed=seed)
     groups = param_groups(model, head_lr=1e-3, backbone_lr=1e-3)  # one a stage, the head last
     optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [below] * (len(groups) - 1) + [head])
     table = first_steps(model, few, optimizer, schedule, steps=STEPS, seed=seed)
     kept = similarity.linear_cka(start_val, features(model, data.val.images))
-    return table.assign(way=way, seed=seed, kept=kept)
+    return table.assign(method=method, seed=seed, kept=kept)
 
 
 # %%
-steps = pd.concat([run(way, *ways[way], seed) for seed in range(5) for way in ways])
+steps = pd.concat([run(method, *methods[method], seed) for seed in range(5) for method in methods])
 ax = plots.stage_curves(
     steps[steps["step"] % 2 == 1],
     x="step",
     y="drift/stage5",
-    group="way",
+    group="method",
     title="Only warming up all rates holds the last stage back",
     xlabel="optimizer step",
     ylabel="relative drift of the last stage",
@@ -281,10 +281,10 @@ compared = {  # a way and its step, and the step of the cold run
     "new layers only, after the warmup": ("new layers only", WARMUP, WARMUP),
     "new layers only, at the end": ("new layers only", STEPS, STEPS),
 }
-drift = steps.pivot(index="seed", columns=["way", "step"], values="drift/stage5")
+drift = steps.pivot(index="seed", columns=["method", "step"], values="drift/stage5")
 share = {
-    name: metrics.mean_interval(drift[way, step] / drift["cold", cold_step])
-    for name, (way, step, cold_step) in compared.items()
+    name: metrics.mean_interval(drift[method, step] / drift["cold", cold_step])
+    for name, (method, step, cold_step) in compared.items()
 }
 
 # %%
@@ -305,14 +305,14 @@ assert early.high < min(0.5, late.low - 0.1)
 assert max(late.high, summed_late.high) < 1
 
 # %%
-kept = steps[steps["step"] == STEPS].pivot(index="seed", columns="way", values="kept")
+kept = steps[steps["step"] == STEPS].pivot(index="seed", columns="method", values="kept")
 assert all(abs(alone.estimate - 1) < 0.1 for alone in only)
 print("CKA with the start, moved statistics alone:", metrics.mean_interval(moves["cka"]))
-for way in ways:
-    print(f"{way}: {metrics.mean_interval(kept[way])}")
-    assert metrics.mean_interval(kept[way]).high < 0.9
-for way in ("warmup", "new layers only"):
-    print(f"{way} minus cold:", metrics.paired_mean_interval(kept[way], kept["cold"]))
+for method in methods:
+    print(f"{method}: {metrics.mean_interval(kept[method])}")
+    assert metrics.mean_interval(kept[method]).high < 0.9
+for method in ("warmup", "new layers only"):
+    print(f"{method} minus cold:", metrics.paired_mean_interval(kept[method], kept["cold"]))
 
 # %% [markdown]
 # Warming up *all* rates keeps the last stage near its start while they are low. Then it catches up,
@@ -363,8 +363,10 @@ published = pd.concat([load_table(f"04_strategies_{s}") for s in ("breastmnist",
 published = published[published["split"] != "official"]  # whose parts leak: see lesson 07
 auc = published.pivot(index=["images", "n", "seed"], columns="strategy", values="auc")
 gains = auc[[*NAMES]].sub(auc["frozen"], axis=0).rename(columns=NAMES)
-lines = gains.melt(ignore_index=False, var_name="way", value_name="gain").reset_index()
-look = dict(x="n", y="gain", group="way", ylim=(-0.2, 0.2), ylabel="test AUC minus that of frozen")
+lines = gains.melt(ignore_index=False, var_name="method", value_name="gain").reset_index()
+look = dict(
+    x="n", y="gain", group="method", ylim=(-0.2, 0.2), ylabel="test AUC minus that of frozen"
+)
 for images, runs in lines.groupby("images"):
     title = f"{images} scans: cold and warmup lead frozen with all images, not with 50"
     ax = plots.learning_curves(runs, title=title, xlabel="training images (log scale)", **look)
@@ -382,7 +384,7 @@ assert (verdicts.last() == "better").all(axis=None)  # with all
 seconds = published.groupby("strategy")["train_seconds"].median()
 assert seconds["frozen"] < seconds[[*NAMES]].min() / 2
 assert gains.groupby(["images", "n"]).size().eq(5).all()  # seeds, the same for every way
-kept = {way: runs["cka_stage5"] for way, runs in published.groupby("strategy")}
+kept = {method: runs["cka_stage5"] for method, runs in published.groupby("strategy")}
 assert kept["frozen"].min() > 0.999
 assert all(metrics.mean_interval(kept[key]).high < 0.8 for key in NAMES)
 

@@ -208,7 +208,7 @@ plots.show(ax, alt="Loss by rate, log axis: it falls, then breaks out; the sugge
 # - Late: Skip the gradual run.
 
 # %%
-ways = {
+methods = {
     "one rate": dict(backbone_lr=1e-3),
     "discriminative": dict(backbone_lr=1e-4),
     "decay": dict(decay=ULMFIT_DECAY),
@@ -226,18 +226,18 @@ def trained_drift(seed, rates):
 # %%
 rows = []
 for seed in range(5):
-    one, one_rates = trained_drift(seed, ways["one rate"])
-    for way in ("discriminative", "decay"):
-        drift, rates = trained_drift(seed, ways[way])
+    one, one_rates = trained_drift(seed, methods["one rate"])
+    for method in ("discriminative", "decay"):
+        drift, rates = trained_drift(seed, methods[method])
         run = pd.DataFrame({"share": drift / one, "given": rates / one_rates})
-        rows.append(run.rename_axis("stage").reset_index().assign(seed=seed, way=way))
+        rows.append(run.rename_axis("stage").reset_index().assign(seed=seed, method=method))
 shares = pd.concat(rows)
 
 # %%
 ax = plots.stage_curves(
     shares,
     y="share",
-    group="way",
+    group="method",
     title="A stage drifts about as far as its rate lets it",
     reference=shares.drop(columns="share").rename(columns={"given": "share"}),
     reference_name="share of the rate",
@@ -245,9 +245,9 @@ ax = plots.stage_curves(
 )
 ax.set(yscale="log", ylim=(1e-3, 2))
 plots.show(ax, alt="Drift by stage, log axis: both ways follow the dashed lines of the rates given")
-means = shares.groupby(["way", "stage"], sort=False)[["share", "given"]].mean()
+means = shares.groupby(["method", "stage"], sort=False)[["share", "given"]].mean()
 assert (means["share"] / means["given"]).between(0.6, 1.6).all()
-for _, run in shares[shares["way"] == "decay"].groupby("seed"):
+for _, run in shares[shares["method"] == "decay"].groupby("seed"):
     assert run["share"].is_monotonic_increasing
 
 # %% [markdown]
@@ -256,13 +256,13 @@ for _, run in shares[shares["way"] == "decay"].groupby("seed"):
 # SGD the gradient's length counts as well, as section 1 showed.
 #
 # Another idea of Howard & Ruder is *gradual unfreezing*: the head trains first, then one stage
-# after another joins in. `fit` releases stages before the epoch you name. `releasing="stage3"`
+# after another joins in. `fit` releases stages before the epoch you name. `unfreezing="stage3"`
 # makes groups now for stages that are frozen still and will be released later.
 
 # %%
 model = freezing.freeze(pretrained(seed=0))
 start = freezing.snapshot(model)
-groups = param_groups(model, head_lr=1e-3, decay=ULMFIT_DECAY, releasing="stage3")
+groups = param_groups(model, head_lr=1e-3, decay=ULMFIT_DECAY, unfreezing="stage3")
 history = fit(
     model,
     few,
@@ -317,14 +317,16 @@ ratio.round(3)
 my_decided = ...  # a whole number from 0 to 24: three ways, four sizes, two sets
 
 # %%
-WAYS = ["discriminative", "decay", "gradual"]
+METHODS = ["discriminative", "decay", "gradual"]
 auc = published.pivot(index=["images", "n", "seed"], columns="strategy", values="auc")
-gains = auc[WAYS].sub(auc["cold"], axis=0).groupby(["images", "n"]).agg(metrics.mean_interval)
+gains = auc[METHODS].sub(auc["cold"], axis=0).groupby(["images", "n"]).agg(metrics.mean_interval)
 verdicts = gains.map(lambda gain: gain.verdict)
 decided = (verdicts != "open").to_numpy().sum()
 expected = "" if my_decided is ... else f"your guess: {my_decided}; "
 print(f"{expected}decided: {decided} of {verdicts.size}, {auc.index.unique('seed').size} seeds")
-print("rates of the head:", published.groupby("strategy")["lr"].first()[[*WAYS, "cold"]].to_dict())
+print(
+    "rates of the head:", published.groupby("strategy")["lr"].first()[[*METHODS, "cold"]].to_dict()
+)
 assert not (verdicts == "better").all().any()
 assert decided < verdicts.size / 2
 assert (verdicts["discriminative"].groupby("images").last() == "worse").all()  # all images

@@ -251,8 +251,8 @@ file = detectors.save_detector(
 )
 detector = detectors.load_detector(file)
 assert np.allclose(detector.predict(data.val.images), val, atol=1e-4)
-answers = detector.predict(data.test.images)  # from here on the test set is open
-answers.head(3)
+test_probs = detector.predict(data.test.images)  # from here on the test set is open
+test_probs.head(3)
 
 
 # %%
@@ -261,7 +261,7 @@ def share(which, threshold):
     return lambda labels, probs: getattr(metrics.at_threshold(labels, probs, threshold), which)
 
 
-truth, test, copies = data.test.labels, answers.to_numpy(), data.test.groups
+truth, test, copies = data.test.labels, test_probs.to_numpy(), data.test.groups
 scores = {"AUC": metrics.bootstrap(metrics.auc, truth, test, groups=copies)}
 promised = {"AUC": metrics.auc(labels, val)}
 for name, point in points.items():
@@ -332,7 +332,7 @@ assert abs(metrics.auc(truth, raw) - metrics.auc(truth, test)) < 1e-9
 my_malignant = ...  # of the eight worst, how many are malignant
 
 # %%
-worst = detectors.judging.most_wrong(truth, answers)[:8]
+worst = detectors.evaluate.most_wrong(truth, test_probs)[:8]
 captions = [f"P(malignant) {test[row, 0]:.2f}" for row in worst]
 pictures, true = data.test.images[worst], truth[worst]
 title = "The scans whose true class it believed least"
@@ -367,7 +367,7 @@ command = [sys.executable, "-m", "tlcourse", "predict", file.name, "scan.png", "
 subprocess.run(command, cwd=file.parent, capture_output=True, check=True)
 told = pd.read_csv(file.with_name("told.csv"))
 assert abs(told["p_malignant"][0] - test[0, 0]) < 1e-3
-assert told["answer"][0] == detector.answers(answers)[0]
+assert told["answer"][0] == detector.predicted_classes(test_probs)[0]
 told
 
 # %%
@@ -377,7 +377,7 @@ failures = [
     "Its threshold and temperature rest on few malignant validation images.",
 ]
 how = f"By mean validation AUC over {len(SEEDS)} seeds: {chosen} against frozen. Seed 0 was kept."
-card = model_card(detector, data, answers, chosen=how, failures=failures)
+card = model_card(detector, data, test_probs, chosen=how, failures=failures)
 card.write(file.with_name("card.md"))
 folder.cleanup()
 assert "Not for patients" in card

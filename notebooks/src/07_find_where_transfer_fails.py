@@ -27,7 +27,7 @@ import torch
 
 from tlcourse import backbones, metrics, plots
 from tlcourse.checks import lesson07
-from tlcourse.datasets import Split, corrupt, dealt_by_image, join, load_images, near_duplicates
+from tlcourse.datasets import Split, corrupt, join, load_images, near_duplicates, split_by_image
 from tlcourse.features import cache_features, extract_features
 from tlcourse.features.learning_curves import learning_curve, paired_gain
 from tlcourse.metrics import rows_by_shift, shift_effects
@@ -173,7 +173,7 @@ my_twins = ...  # test images with a twin elsewhere, of a hundred
 
 # %%
 if data.simulated:
-    leaky = dealt_by_image(load_images("phantom", views=3, progress=False))
+    leaky = split_by_image(load_images("phantom", views=3, progress=False))
 else:
     leaky = load_images("breast", split="official")
 report, whole = near_duplicates(leaky), join(leaky.development, leaky.test)
@@ -246,10 +246,10 @@ my_worth = ...  # points of AUC that folds by image add
 
 # %%
 features = extract_features(model, whole.images, progress=False)
-dealings = {"by image": Split(whole.images, whole.labels), "by group": whole}
+splits = {"by image": Split(whole.images, whole.labels), "by group": whole}
 folds = pd.concat(
     learning_curve({by: features}, part, folds=5, seed=seed, progress=False).assign(seed=seed)
-    for by, part in dealings.items()
+    for by, part in splits.items()
     for seed in range(5)
 )
 worth = {"frozen features, here": folds.rename(columns={"method": "by"})}

@@ -94,20 +94,24 @@ my_hardest = ...  # "lymphocyte", "monocyte" or "neutrophil"
 
 # %%
 recipe = {"strategy": "frozen", "epochs": 20, "size": 96, "progress": False}
-outcome = detectors.train_detector(data, "first", **recipe)
+artifacts = detectors.train_detector(data, "first", **recipe)
 page = reports.write_report("first")
-print(outcome, f"report: {page}, {page.stat().st_size // 1000} kB", sep="\n")
+print(artifacts, f"report: {page}, {page.stat().st_size // 1000} kB", sep="\n")
 reports.preview(page)
 
 # %%
-answers = outcome.probs.argmax(axis=1)
-share = pd.Series(outcome.labels == answers).groupby(np.array(data.classes)[outcome.labels]).mean()
+predicted = artifacts.probs.argmax(axis=1)
+share = (
+    pd.Series(artifacts.labels == predicted)
+    .groupby(np.array(data.classes)[artifacts.labels])
+    .mean()
+)
 title = f"Hardest here: {share.idxmin()}, {share.min():.0%} of its cells are found"
-ax = plots.confusion(outcome.labels, answers, outcome.classes, title=title)
+ax = plots.confusion_matrix(artifacts.labels, predicted, artifacts.classes, title=title)
 plots.show(ax, alt="Table of true against answered class: most counts lie on the diagonal")
 print("you said:", "nothing" if my_hardest is ... else my_hardest)
-assert outcome.run["scores"]["test"]["auc"]["low"] > 0.7
-assert outcome.run["data"]["skipped"]
+assert artifacts.run["scores"]["test"]["auc"]["low"] > 0.7
+assert artifacts.run["data"]["skipped"]
 
 # %% [markdown]
 # The title names the hardest class. With so few cells of a rare class its share is rough. If a rare
@@ -243,8 +247,8 @@ assert not Path("run/detector.pt").exists()
 # %%
 again = subprocess.run(command, capture_output=True, text=True, check=True)
 print(again.stdout)
-resumed = detectors.read_outcome("run")
-differing = int((resumed.probs != outcome.probs).sum())
+resumed = detectors.read_artifacts("run")
+differing = int((resumed.probs != artifacts.probs).sum())
 guessed = "" if my_differences is ... else f"; you said: {my_differences}"
 print(f"{differing} of {resumed.probs.size} probabilities differ{guessed}")
 assert "going on with" in again.stdout
@@ -283,7 +287,7 @@ lesson08.check_refused(my_refused)
 new = write_smears("new", 6, seed=99)
 detector = detectors.load_detector("run/detector.pt")
 told = detector.predict_files(new)
-told.insert(0, "answer", detector.answers(told))
+told.insert(0, "answer", detector.predicted_classes(told))
 told.round(2)
 
 # %% [markdown]

@@ -6,9 +6,9 @@ from torch import nn
 from tlcourse.checks import lesson03
 
 
-def replaced(name="classifier", inputs=None, answers=2):
+def replaced(name="classifier", inputs=None, classes=2):
     def function(densenet):
-        setattr(densenet, name, nn.Linear(inputs or densenet.classifier.in_features, answers))
+        setattr(densenet, name, nn.Linear(inputs or densenet.classifier.in_features, classes))
         return densenet
 
     return function
@@ -23,20 +23,20 @@ def weights(formula):
 
 
 RIGHT = [
-    (lesson03.check_two_answers, replaced()),
+    (lesson03.check_two_classes, replaced()),
     (lesson03.check_count, count(lambda p: p.requires_grad)),
     (lesson03.check_balanced_weights, weights(lambda counts, n: n / (len(counts) * counts))),
 ]
 BLANK = [(check, lambda value: ...) for check, _ in RIGHT]
 WRONG = [
-    (lesson03.check_two_answers, replaced("fc"), "has no fc"),
-    (lesson03.check_two_answers, replaced("heads"), "has no heads"),
-    (lesson03.check_two_answers, replaced(inputs=1024), "densenet201 hands its head 1920"),
-    (lesson03.check_two_answers, replaced(inputs=512), "the new layer takes 512"),
-    (lesson03.check_two_answers, replaced(answers=1000), "the layer has 1000"),
-    (lesson03.check_two_answers, lambda densenet: densenet, "still the old one"),
-    (lesson03.check_two_answers, lambda densenet: densenet.classifier, "the whole network"),
-    (lesson03.check_two_answers, lambda densenet: None, "is the `return` missing"),
+    (lesson03.check_two_classes, replaced("fc"), "has no fc"),
+    (lesson03.check_two_classes, replaced("heads"), "has no heads"),
+    (lesson03.check_two_classes, replaced(inputs=1024), "densenet201 hands its head 1920"),
+    (lesson03.check_two_classes, replaced(inputs=512), "the new layer takes 512"),
+    (lesson03.check_two_classes, replaced(classes=1000), "the layer has 1000"),
+    (lesson03.check_two_classes, lambda densenet: densenet, "still the old one"),
+    (lesson03.check_two_classes, lambda densenet: densenet.classifier, "the whole network"),
+    (lesson03.check_two_classes, lambda densenet: None, "is the `return` missing"),
     (lesson03.check_count, count(lambda p: True), "every parameter"),
     (lesson03.check_count, count(lambda p: not p.requires_grad), "turned round"),
     (lesson03.check_count, lambda m: sum(p.requires_grad for p in m.parameters()), "tensors"),

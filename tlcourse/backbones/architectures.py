@@ -13,7 +13,7 @@ class UnsupportedModel(TypeError):
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """What the rule cannot know of an architecture.
 
     Attributes:
@@ -37,43 +37,45 @@ class Family:
     minimum: int | None = None
 
 
-FAMILIES: dict[type[nn.Module], Family] = {
-    models.AlexNet: Family("", hidden=True),
-    models.ConvNeXt: Family("features.0"),
-    models.DenseNet: Family("features.pool0"),
-    models.EfficientNet: Family("features.0", minimum=1),
-    models.GoogLeNet: Family("maxpool2", head="fc", auxiliary=("aux1", "aux2")),
-    models.Inception3: Family("maxpool2", head="fc", auxiliary=("AuxLogits",)),
-    models.MaxVit: Family("stem", hidden=True, fixed=True),
-    models.MNASNet: Family("layers.2"),
-    models.MobileNetV2: Family("features.0"),
-    models.MobileNetV3: Family("features.0", hidden=True),
-    models.RegNet: Family("stem", head="fc", fixed=True),
-    models.ResNet: Family("maxpool", head="fc", fixed=True),
-    models.ShuffleNetV2: Family("maxpool", head="fc"),
-    models.SqueezeNet: Family(""),
-    models.SwinTransformer: Family("features.0", head="head", layout="NHWC", minimum=4),
-    models.VGG: Family("", hidden=True),
-    models.VisionTransformer: Family("encoder.dropout", head="heads", layout="NLC", hidden=True),
+ARCHITECTURES: dict[type[nn.Module], Architecture] = {
+    models.AlexNet: Architecture("", hidden=True),
+    models.ConvNeXt: Architecture("features.0"),
+    models.DenseNet: Architecture("features.pool0"),
+    models.EfficientNet: Architecture("features.0", minimum=1),
+    models.GoogLeNet: Architecture("maxpool2", head="fc", auxiliary=("aux1", "aux2")),
+    models.Inception3: Architecture("maxpool2", head="fc", auxiliary=("AuxLogits",)),
+    models.MaxVit: Architecture("stem", hidden=True, fixed=True),
+    models.MNASNet: Architecture("layers.2"),
+    models.MobileNetV2: Architecture("features.0"),
+    models.MobileNetV3: Architecture("features.0", hidden=True),
+    models.RegNet: Architecture("stem", head="fc", fixed=True),
+    models.ResNet: Architecture("maxpool", head="fc", fixed=True),
+    models.ShuffleNetV2: Architecture("maxpool", head="fc"),
+    models.SqueezeNet: Architecture(""),
+    models.SwinTransformer: Architecture("features.0", head="head", layout="NHWC", minimum=4),
+    models.VGG: Architecture("", hidden=True),
+    models.VisionTransformer: Architecture(
+        "encoder.dropout", head="heads", layout="NLC", hidden=True
+    ),
 }
 
 
-def family_of(model: nn.Module) -> Family:
+def architecture_of(model: nn.Module) -> Architecture:
     """Return what is known of the model's architecture.
 
     Raises:
         UnsupportedModel: If its class is no classifier of torchvision. Subclasses are refused:
             their forward may use the parts in another order.
     """
-    family = FAMILIES.get(type(model))
-    if family is not None:
-        return family
+    architecture = ARCHITECTURES.get(type(model))
+    if architecture is not None:
+        return architecture
     inner = "module" if hasattr(model, "module") else "_orig_mod"
     if isinstance(getattr(model, inner, None), nn.Module):
         raise UnsupportedModel(
             f"{type(model).__name__} wraps a network: pass model.{inner} instead"
         )
-    known = ", ".join(sorted(kind.__name__ for kind in FAMILIES))
+    known = ", ".join(sorted(kind.__name__ for kind in ARCHITECTURES))
     raise UnsupportedModel(
         f"expected a classifier of torchvision ({known}), got {type(model).__name__}: build the "
         "model with load_backbone(...) or torchvision.models.get_model(...)"
@@ -96,7 +98,7 @@ def head(model: nn.Module) -> nn.Linear | nn.Conv2d:
 
 def head_name(model: nn.Module) -> str:
     """Return the dotted name of the final classifier layer, such as `"classifier.1"`."""
-    slot = family_of(model).head
+    slot = architecture_of(model).head
     layers = model.get_submodule(slot).named_modules(prefix=slot)
     names: list[str] = [name for name, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not names:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import update_bn
 
-from tlcourse.backbones.hooks import Images, device_of, evaluating, main_logits, observing
+from tlcourse.backbones.hooks import Images, capture_activations, device_of, evaluating, main_logits
 from tlcourse.backbones.preprocessing import preprocess
 
 
@@ -109,7 +109,7 @@ def folded(model: nn.Module, example: Tensor, *, output: str = "") -> nn.Module:
         layers = copy.get_submodule(convolution), copy.get_submodule(norm)
         copy.set_submodule(convolution, fuse_conv_bn_eval(*layers))  # type: ignore[type-var, arg-type]
         copy.set_submodule(norm, nn.Identity())
-    return copy if _same_answers(model, copy, example, output) else model
+    return copy if _same_logits(model, copy, example, output) else model
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
@@ -142,7 +142,7 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return [pair for pair in pairs if all(calls[name] == 1 for name in pair)]
 
 
-def _same_answers(model: nn.Module, copy: nn.Module, example: Tensor, output: str) -> bool:
+def _same_logits(model: nn.Module, copy: nn.Module, example: Tensor, output: str) -> bool:
     # Noise, not the example: an untrained network may answer all images alike.
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_TRIED, *example.shape[1:], generator=generator).to(example)
@@ -152,7 +152,7 @@ def _same_answers(model: nn.Module, copy: nn.Module, example: Tensor, output: st
 
 def _put_out(model: nn.Module, name: str, images: Tensor) -> Tensor:
     module = {"used": model.get_submodule(name)}
-    with observing(model, module, lambda _, seen: main_logits(seen).clone()) as look:
+    with capture_activations(model, module, lambda _, seen: main_logits(seen).clone()) as look:
         return look(images)["used"]
 
 

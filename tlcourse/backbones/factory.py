@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from tlcourse.backbones.architectures import family_of, head, head_name
+from tlcourse.backbones.architectures import architecture_of, head, head_name
 from tlcourse.backbones.preprocessing import RECORD
 from tlcourse.backbones.weights import fetch_checkpoint, resolve_weights
 from tlcourse.runtime import seeded
@@ -68,7 +68,7 @@ def _build_options(name: str, entry: WeightsEnum | None) -> dict[str, object]:
 
 
 def _drop_auxiliary(model: nn.Module) -> None:
-    for attribute in family_of(model).auxiliary:
+    for attribute in architecture_of(model).auxiliary:
         setattr(model, attribute, None)
         setattr(model, "aux_logits", False)  # noqa: B010 - nn.Module types attributes as modules
 

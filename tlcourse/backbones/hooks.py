@@ -17,8 +17,8 @@ from tlcourse.backbones.stages import Stage, stages
 from tlcourse.files import forget_pages
 
 Images = NDArray[np.uint8] | Tensor
-Keep = Callable[[str, Tensor], Tensor]
-Look = Callable[[Tensor], dict[str, Tensor]]
+Reduce = Callable[[str, Tensor], Tensor]
+Capture = Callable[[Tensor], dict[str, Tensor]]
 
 
 class _SeenEnoughError(Exception):
@@ -50,9 +50,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def observing(
-    model: nn.Module, modules: Mapping[str, nn.Module], keep: Keep, *, inputs: bool = False
-) -> Iterator[Look]:
+def capture_activations(
+    model: nn.Module, modules: Mapping[str, nn.Module], reduce: Reduce, *, inputs: bool = False
+) -> Iterator[Capture]:
     """Yield a function that runs one batch and returns what passed through `modules`.
 
     The model is in eval mode and inference mode meanwhile. A forward ends at the last module of
@@ -61,23 +61,23 @@ def observing(
     Args:
         model: Any network.
         modules: The modules to hook, by the names that the results shall have.
-        keep: Called at once with name and activation. It must return a new tensor: a later
+        reduce: Called at once with name and activation. It must return a new tensor: a later
             in-place ReLU (DenseNet) would overwrite the activation itself.
         inputs: Whether to take each module's first input instead of its output.
 
     >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(inplace=True))
-    >>> with observing(model, {"first": model[0]}, lambda _, seen: seen.clone()) as look:
-    ...     look(torch.ones(3, 4))["first"].shape
+    >>> with capture_activations(model, {"first": model[0]}, lambda _, out: out.clone()) as capture:
+    ...     capture(torch.ones(3, 4))["first"].shape
     torch.Size([3, 2])
     """
     seen: dict[str, Tensor] = {}
 
     def note(name: str, activation: Tensor) -> None:
-        seen[name] = keep(name, activation)
+        seen[name] = reduce(name, activation)
         if len(seen) == len(modules):
             raise _SeenEnoughError
 
-    def look(batch: Tensor) -> dict[str, Tensor]:
+    def capture(batch: Tensor) -> dict[str, Tensor]:
         seen.clear()
         try:
             with torch.inference_mode():
@@ -91,7 +91,7 @@ def observing(
         undo.enter_context(evaluating(model))
         for name, module in modules.items():
             undo.callback(_hook(module, name, note, inputs).remove)
-        yield look
+        yield capture
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from tlcourse.backbones.architectures import UnsupportedModel, family_of, head
+from tlcourse.backbones.architectures import UnsupportedModel, architecture_of, head
 from tlcourse.backbones.weights import classifiers
 
 RECORD = "weights_entry"
@@ -31,7 +31,7 @@ def weights_of(model: nn.Module) -> WeightsEnum:
     >>> weights_of(models.resnet18())
     ResNet18_Weights.IMAGENET1K_V1
     """
-    family_of(model)
+    architecture_of(model)
     recorded = getattr(model, RECORD, None)
     if isinstance(recorded, str):
         entry: WeightsEnum = models.get_weight(recorded)
@@ -58,7 +58,7 @@ def _entries(kind: type[nn.Module]) -> list[WeightsEnum]:
 
 def _parameters_with_imagenet_head(model: nn.Module) -> int:
     layer = head(model)
-    extra = [getattr(model, name) for name in family_of(model).auxiliary]
+    extra = [getattr(model, name) for name in architecture_of(model).auxiliary]
     aside: list[nn.Module] = [layer, *(module for module in extra if module is not None)]
     total = sum(p.numel() for p in model.parameters())
     total -= sum(p.numel() for module in aside for p in module.parameters())
@@ -84,7 +84,7 @@ def minimum_size(model: nn.Module) -> int:
     >>> minimum_size(models.vgg11())
     32
     """
-    own = exact_size(model) or family_of(model).minimum
+    own = exact_size(model) or architecture_of(model).minimum
     if own is not None:
         return own
     height, _ = weights_of(model).meta["min_size"]
@@ -174,11 +174,11 @@ def image_categories(model: nn.Module) -> tuple[str, ...]:
     >>> image_categories(models.resnet18())[281]
     'tabby'
     """
-    answers = head(model).weight.shape[0]
+    outputs = head(model).weight.shape[0]
     names = tuple(str(name) for name in weights_of(model).meta.get("categories") or ())
-    if len(names) != answers:
+    if len(names) != outputs:
         raise ValueError(
-            f"expected a head with the {IMAGENET_CLASSES} answers of ImageNet, found {answers}: "
+            f"expected a head with the {IMAGENET_CLASSES} answers of ImageNet, found {outputs}: "
             "its classes are your own data's, see data.classes"
         )
     return names

@@ -17,9 +17,14 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2
 from torchvision.ops import Permute
 
-from tlcourse.backbones.architectures import Family, UnsupportedModel, family_of, head_name
+from tlcourse.backbones.architectures import (
+    Architecture,
+    UnsupportedModel,
+    architecture_of,
+    head_name,
+)
 
-Named = tuple[str, nn.Module]
+NamedModule = tuple[str, nn.Module]
 
 HIDDEN = "hidden"
 """Name of the stage of classifier layers before the head (VGG, AlexNet, MobileNetV3, MaxViT)."""
@@ -40,7 +45,7 @@ class Stage:
     """
 
     name: str
-    roots: tuple[Named, ...]
+    roots: tuple[NamedModule, ...]
     output: nn.Module
     layout: str = "NCHW"
     loose: tuple[tuple[str, nn.Parameter], ...] = ()
@@ -115,60 +120,62 @@ def stages(model: nn.Module) -> dict[str, Stage]:
     >>> list(stages(models.resnet18()))
     ['stem', 'stage1', 'stage2', 'stage3', 'stage4', 'head']
     """
-    family = family_of(model)
+    architecture = architecture_of(model)
     if isinstance(model, models.VisionTransformer):
         body = _transformer_stages(model)
     else:
-        body = _convolution_stages(model, family)
-    body[-1] = _with_closing_norm(model, family, body[-1])
-    divided = {stage.name: stage for stage in [*body, *_top_stages(model, family)]}
+        body = _convolution_stages(model, architecture)
+    body[-1] = _with_closing_norm(model, architecture, body[-1])
+    divided = {stage.name: stage for stage in [*body, *_top_stages(model, architecture)]}
     _check_complete(model, divided)
     return divided
 
 
-def _convolution_stages(model: nn.Module, family: Family) -> list[Stage]:
-    units = _units(model, family)
-    end = 1 + _stem_end(model, family, units)
-    runs = [units[:end], *_runs(units[end:], family)]
+def _convolution_stages(model: nn.Module, architecture: Architecture) -> list[Stage]:
+    units = _units(model, architecture)
+    end = 1 + _stem_end(model, architecture, units)
+    runs = [units[:end], *_runs(units[end:], architecture)]
     names = ["stem", *(f"stage{i}" for i in range(1, len(runs)))]
     return [
-        Stage(name, tuple(run), run[-1][1], family.layout)
+        Stage(name, tuple(run), run[-1][1], architecture.layout)
         for name, run in zip(names, runs, strict=True)
     ]
 
 
-def _units(model: nn.Module, family: Family) -> list[Named]:
+def _units(model: nn.Module, architecture: Architecture) -> list[NamedModule]:
     """List the blocks before the classifier in the order of the forward."""
-    units: list[Named] = []
+    units: list[NamedModule] = []
     for name, child in model.named_children():
         if name in _CONTAINERS:
             units += [(f"{name}.{inner}", block) for inner, block in child.named_children()]
-        elif name not in (family.head, *family.auxiliary) and not isinstance(child, _BETWEEN):
+        elif name not in (architecture.head, *architecture.auxiliary) and not isinstance(
+            child, _BETWEEN
+        ):
             units.append((name, child))
     return units
 
 
-def _stem_end(model: nn.Module, family: Family, units: list[Named]) -> int:
+def _stem_end(model: nn.Module, architecture: Architecture, units: list[NamedModule]) -> int:
     ends = [
         i
         for i, (name, unit) in enumerate(units)
-        if (name == family.stem if family.stem else isinstance(unit, _POOLS))
+        if (name == architecture.stem if architecture.stem else isinstance(unit, _POOLS))
     ]
     if not ends or ends[0] + 1 == len(units):
         raise UnsupportedModel(
             f"expected {type(model).__name__} with a stem that ends at "
-            f"{family.stem or 'the first pool'}, found {[name for name, _ in units]}: "
+            f"{architecture.stem or 'the first pool'}, found {[name for name, _ in units]}: "
             "use the architecture as torchvision builds it"
         )
     return ends[0]
 
 
-def _runs(units: list[Named], family: Family) -> list[list[Named]]:
-    runs: list[list[Named]] = []
+def _runs(units: list[NamedModule], architecture: Architecture) -> list[list[NamedModule]]:
+    runs: list[list[NamedModule]] = []
     closed = True
     for name, unit in units:
         pool = isinstance(unit, _POOLS)
-        if closed or family.fixed or (not pool and lowers_resolution(unit)):
+        if closed or architecture.fixed or (not pool and lowers_resolution(unit)):
             runs.append([])
         runs[-1].append((name, unit))
         closed = pool
@@ -206,26 +213,28 @@ def _transformer_stages(model: models.VisionTransformer) -> list[Stage]:
     return [*divided, Stage(last.name, run, encoder.ln, layout)]
 
 
-def _top_stages(model: nn.Module, family: Family) -> list[Stage]:
+def _top_stages(model: nn.Module, architecture: Architecture) -> list[Stage]:
     """Return the stages after the features: hidden layers, if any, and the head."""
-    hidden, rest = _split_classifier(model, family)
+    hidden, rest = _split_classifier(model, architecture)
     between = [unit for unit in model.named_children() if isinstance(unit[1], _BETWEEN)]
-    extra = [(name, getattr(model, name)) for name in family.auxiliary]
+    extra = [(name, getattr(model, name)) for name in architecture.auxiliary]
     roots = [*between, *(e for e in extra if e[1] is not None), *rest]
     roots = [root for root in roots if not isinstance(root[1], LayerNorm2d)]
     top = [Stage(HIDDEN, tuple(hidden), hidden[-1][1], "NC")] if hidden else []
-    return [*top, Stage("head", tuple(roots), model.get_submodule(family.head), "NC")]
+    return [*top, Stage("head", tuple(roots), model.get_submodule(architecture.head), "NC")]
 
 
-def _split_classifier(model: nn.Module, family: Family) -> tuple[list[Named], list[Named]]:
+def _split_classifier(
+    model: nn.Module, architecture: Architecture
+) -> tuple[list[NamedModule], list[NamedModule]]:
     """Return the classifier's children as hidden layers and the rest, which holds the head."""
-    slot, name = model.get_submodule(family.head), head_name(model)
-    if not isinstance(slot, nn.Sequential) or name == family.head:
-        return [], [(family.head, slot)]
-    children = [(f"{family.head}.{key}", child) for key, child in slot.named_children()]
+    slot, name = model.get_submodule(architecture.head), head_name(model)
+    if not isinstance(slot, nn.Sequential) or name == architecture.head:
+        return [], [(architecture.head, slot)]
+    children = [(f"{architecture.head}.{key}", child) for key, child in slot.named_children()]
     at = next(i for i, (key, _) in enumerate(children) if name == key or name.startswith(key + "."))
     weighty = [i for i in range(at) if any(c.dim() > 1 for c in children[i][1].parameters())]
-    if not family.hidden or not weighty:
+    if not architecture.hidden or not weighty:
         return [], children
     # Dropout before the head regularises the head, so that a frozen hidden stage stays exact.
     while at and isinstance(children[at - 1][1], nn.Dropout):
@@ -233,9 +242,9 @@ def _split_classifier(model: nn.Module, family: Family) -> tuple[list[Named], li
     return children[:at], children[at:]
 
 
-def _with_closing_norm(model: nn.Module, family: Family, last: Stage) -> Stage:
+def _with_closing_norm(model: nn.Module, architecture: Architecture, last: Stage) -> Stage:
     """Add the norm that ConvNeXt keeps in its classifier, after pooling, to the last stage."""
-    _, rest = _split_classifier(model, family)
+    _, rest = _split_classifier(model, architecture)
     norms = tuple(root for root in rest if isinstance(root[1], LayerNorm2d))
     return replace(last, roots=(*last.roots, *norms))
 
@@ -246,5 +255,5 @@ def _check_complete(model: nn.Module, divided: dict[str, Stage]) -> None:
     if stray:
         raise UnsupportedModel(
             f"parameters {stray[:3]} of {type(model).__name__} belong to no known part: "
-            f"put new layers into model.{family_of(model).head}"
+            f"put new layers into model.{architecture_of(model).head}"
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, ParamSpec, cast
 
 P = ParamSpec("P")
-COLOURS = {"right": "#009E73", "blank": "#0072B2", "wrong": "#D55E00"}  # Okabe-Ito
+VERDICT_COLOURS = {"right": "#009E73", "blank": "#0072B2", "wrong": "#D55E00"}  # Okabe-Ito
 
 
 class CheckFailed(AssertionError):
@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
         return f"{'✔ Right' if self.passed else '… Not answered yet. Hint'}: {self.message}"
 
     def _repr_html_(self) -> str:
-        colour = COLOURS["right" if self.passed else "blank"]
+        colour = VERDICT_COLOURS["right" if self.passed else "blank"]
         return (
             f'<div style="border-left:4px solid {colour};padding:4px 10px">'
             f"{html.escape(repr(self))}</div>"

@@ -18,21 +18,21 @@ def check_standardise(function: Callable[..., Any]) -> str:
     """Check a function that scales training and judged rows by the training rows alone."""
     rng = np.random.default_rng(0)
     train = rng.normal(5, 3, (40, 3)) * (1, 10, 100)
-    judged = rng.normal(9, 1, (20, 3)) * (1, 10, 100)
-    answer = call(function, train.copy(), judged.copy())
+    held_out = rng.normal(9, 1, (20, 3)) * (1, 10, 100)
+    answer = call(function, train.copy(), held_out.copy())
     require(
         isinstance(answer, tuple | list) and len(answer) == 2,
-        "return two arrays, the training rows first: return scaled_train, scaled_judged",
+        "return two arrays, the training rows first: return scaled_train, scaled_held_out",
     )
     first, second = (_rows(a, shape) for a, shape in zip(answer, (40, 20), strict=True))
-    both = np.concatenate([train, judged])
+    both = np.concatenate([train, held_out])
     require(
-        not _same(first, second, train, judged, both),
+        not _same(first, second, train, held_out, both),
         "leakage: mean and spread come from both parts, so the held-out images helped to prepare "
         "the training. Take them from train_rows alone",
     )
     require(
-        not np.allclose(second, _scaled(judged, judged)),
+        not np.allclose(second, _scaled(held_out, held_out)),
         "the held-out rows are scaled by their own mean and spread: then a lone patient could not "
         "be judged. Use those of train_rows for both",
     )
@@ -41,7 +41,8 @@ def check_standardise(function: Callable[..., Any]) -> str:
         "one mean for all columns: give each feature its own, with axis=0",
     )
     require(
-        _same(first, second, train, judged, train) or _same(first, second, train, judged, train, 1),
+        _same(first, second, train, held_out, train)
+        or _same(first, second, train, held_out, train, 1),
         "expected (rows - mean) / spread with mean and spread (standard deviation) per column of "
         "train_rows",
     )
@@ -104,7 +105,7 @@ def _scaled(rows: Rows, by: Rows, ddof: int = 0) -> Rows:
     return scaled
 
 
-def _same(first: Rows, second: Rows, train: Rows, judged: Rows, by: Rows, ddof: int = 0) -> bool:
+def _same(first: Rows, second: Rows, train: Rows, held_out: Rows, by: Rows, ddof: int = 0) -> bool:
     return np.allclose(first, _scaled(train, by, ddof)) and np.allclose(
-        second, _scaled(judged, by, ddof)
+        second, _scaled(held_out, by, ddof)
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tlcourse.checks.core import call, check, close, number, require
 from tlcourse.similarity.cka import linear_cka
 
-TOLERANCE = 0.02
+STAGE_TOLERANCE = 0.02
 """How far below the best stage a stage may lie and still do, in AUC."""
 
 
@@ -41,12 +41,12 @@ def check_edge_channel(
 def check_cut_stage(answer: str, means: pd.Series[float]) -> str:
     """Check the earliest stage that comes within 0.02 of the best one."""
     require(answer in means.index, f"expected one of {list(means.index)}, got {answer!r}")
-    good = means.index[means >= means.max() - TOLERANCE]
+    good = means.index[means >= means.max() - STAGE_TOLERANCE]
     require(
         answer == good[0] or answer not in good,
         f"{answer} is good enough, but an earlier stage is too: you would run more than you need",
     )
-    require(answer in good, f"{answer} lies more than {TOLERANCE} below the best: go on")
+    require(answer in good, f"{answer} lies more than {STAGE_TOLERANCE} below the best: go on")
     return f"{answer}: what comes after it costs time and adds little for textures"
 
 

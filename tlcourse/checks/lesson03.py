@@ -18,7 +18,7 @@ SKELETONS = ("densenet121", "densenet201")
 
 
 @check("print(densenet.classifier), then assign a new nn.Linear to that name and return densenet")
-def check_two_answers(function: Callable[[nn.Module], nn.Module]) -> str:
+def check_two_classes(function: Callable[[nn.Module], nn.Module]) -> str:
     """Check a function that gives a DenseNet a head with two answers."""
     for name in SKELETONS:
         with torch.device("meta"):
@@ -61,7 +61,7 @@ def check_count(function: Callable[[nn.Module], int]) -> str:
     require(not close(value, 2), "that counts tensors: add up .numel(), the numbers in each")
     require(not close(value, 12), "the bias is missing: go through all of model.parameters()")
     require(close(value, 15), f"a frozen 5 x 4 layer, then a 4 x 3 layer: expected 15, got {value}")
-    return "15 of 39 in the test network; tlcourse.freezing.report.trainable_parameters counts the same"
+    return "15 of 39 in the test network; tlcourse.freezing.report.count_trainable counts the same"
 
 
 @check("count each class with np.bincount(labels); N / (C * counts) is large for a rare class")

@@ -31,7 +31,7 @@ def check_leaks(answer: str) -> str:
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
-SCORES = np.array([0.9, 0.8, 0.5, 0.1, 0.7, 0.6, 0.3, 0.2, 0.2, 0.1])
+PROBS_MALIGNANT = np.array([0.9, 0.8, 0.5, 0.1, 0.7, 0.6, 0.3, 0.2, 0.2, 0.1])
 """At 0.5: 3 of 4 malignant scans are found, 4 of 6 others cleared; one score is exactly 0.5."""
 
 
@@ -40,7 +40,7 @@ def check_shares(
     function: Callable[[NDArray[Any], NDArray[Any], float], tuple[float, float]],
 ) -> str:
     """Check a function that returns sensitivity and specificity at a threshold."""
-    answer = call(function, LABELS.copy(), SCORES.copy(), 0.5)
+    answer = call(function, LABELS.copy(), PROBS_MALIGNANT.copy(), 0.5)
     try:
         first, second = answer
     except (TypeError, ValueError):
@@ -63,7 +63,7 @@ def check_shares(
         all(map(close, shares, (3 / 4, 4 / 6))),
         f"3 of 4 malignant found, 4 of 6 others cleared: got {shares[0]:.3f}, {shares[1]:.3f}",
     )
-    everybody = [number(value, "a share") for value in call(function, LABELS, SCORES, 0.0)]
+    everybody = [number(value, "a share") for value in call(function, LABELS, PROBS_MALIGNANT, 0.0)]
     require(everybody == [1, 0], f"at threshold 0 all are called: expected 1, 0; got {everybody}")
     return "every threshold gives one such pair; all pairs together are the ROC curve"
 

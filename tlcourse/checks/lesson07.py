@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlcourse.checks.core import CheckFailed, call, check, require
 
-Published = tuple[float, int, int]
+PublishedScore = tuple[float, int, int]
 """Accuracy in points, images of the largest class, images in all."""
 
 
@@ -104,7 +104,7 @@ def _check_half_shapes(answer: NDArray[np.float32], half: NDArray[np.float32]) -
 
 
 @check("round(100 * largest / images, 2) is what the majority answer scores: which rows equal it?")
-def check_suspects(suspects: Iterable[str], rows: Mapping[str, Published]) -> str:
+def check_suspects(suspects: Iterable[str], rows: Mapping[str, PublishedScore]) -> str:
     """Check which published rows have exactly the accuracy of the majority answer.
 
     Args:

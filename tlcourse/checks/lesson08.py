@@ -9,27 +9,27 @@ import numpy as np
 
 from tlcourse.checks.core import call, check, check_letters, close, number, require
 
-NAMES = ("slide03_cell031.png", "slide07_cell002.jpg", "slide12_cell110.png")
+FILE_NAMES = ("slide03_cell031.png", "slide07_cell002.jpg", "slide12_cell110.png")
 SLIDES = (3, 7, 12)
 
 
 @check('the number between "slide" and the underscore: take the part before "_", cut "slide" off')
 def check_slide_of(function: Callable[[str], int]) -> str:
     """Check a function that reads the number of the slide from a file's name."""
-    answers = [call(function, name) for name in NAMES]
+    answers = [call(function, name) for name in FILE_NAMES]
     first = answers[0]
     require(
         not isinstance(first, str),
-        f"{NAMES[0]} gives the text {first!r}: make a number of it, int(...)",
+        f"{FILE_NAMES[0]} gives the text {first!r}: make a number of it, int(...)",
     )
-    found = [number(answer, f"the slide of {NAMES[0]}") for answer in answers]
+    found = [number(answer, f"the slide of {FILE_NAMES[0]}") for answer in answers]
     require(found != [31, 2, 110], "those are the cells: each image would be a group of its own")
     require(
         found != [0, 0, 1] and found != [3, 7, 2],
-        f"{NAMES[2]} gives {found[2]:g}: a number of a slide may have more digits, and zeros",
+        f"{FILE_NAMES[2]} gives {found[2]:g}: a number of a slide may have more digits, and zeros",
     )
     require(len(set(found)) > 1, f"every name gives {found[0]:g}: all images would be one group")
-    for name, slide, expected in zip(NAMES, found, SLIDES, strict=True):
+    for name, slide, expected in zip(FILE_NAMES, found, SLIDES, strict=True):
         require(slide == expected, f"{name}: expected {expected}, got {slide:g}")
     same = call(function, "slide07_cell099.png")
     require(same == found[1], f"two cells of slide 7 get {found[1]:g} and {same}")

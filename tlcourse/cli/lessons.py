@@ -85,7 +85,7 @@ def run_lessons(
             else run_lesson(path, book, bar)
             for path, book in books
         ]
-    return [_judged(run, limit) for run in runs]
+    return [_with_verdict(run, limit) for run in runs]
 
 
 def _read(path: Path) -> nbformat.NotebookNode | str:
@@ -99,7 +99,7 @@ def _read(path: Path) -> nbformat.NotebookNode | str:
     return book
 
 
-def _judged(run: LessonRun, limit: float | None) -> LessonRun:
+def _with_verdict(run: LessonRun, limit: float | None) -> LessonRun:
     if limit is None or not run.passed or run.seconds <= limit:
         return run
     return replace(run, verdict=f"took {run.seconds:.0f} s, {limit:.0f} are allowed")

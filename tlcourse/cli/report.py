@@ -10,7 +10,7 @@ import matplotlib as mpl
 from tlcourse.reports.page import write_report
 
 
-def report(options: Namespace) -> int:
+def report_command(options: Namespace) -> int:
     """Write the page for a training's folder; return 0 or 2 (there is no finished training).
 
     Args:

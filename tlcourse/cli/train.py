@@ -15,19 +15,19 @@ from tlcourse.backbones.architectures import UnsupportedModel
 from tlcourse.backbones.weights import WeightsUnavailable
 from tlcourse.datasets.base import ImageSet, InvalidDataset, LeakageWarning, Skipped
 from tlcourse.datasets.folder import has_image_ending
-from tlcourse.datasets.loading import NAMES, load_images
+from tlcourse.datasets.loading import DATASET_NAMES, load_images
 from tlcourse.datasets.medmnist import DatasetUnavailable
-from tlcourse.detectors.artifacts import PROBABILITY, Outcome
+from tlcourse.detectors.artifacts import PROBABILITY, Artifacts
 from tlcourse.detectors.serialization import load_detector
 from tlcourse.detectors.train import train_detector
 from tlcourse.files import written_whole
-from tlcourse.training.strategies import named_strategy
+from tlcourse.training.strategies import get_strategy
 
 REFUSALS = (OSError, ValueError, WeightsUnavailable, DatasetUnavailable, UnsupportedModel)
 """What arguments and files may be refused with; anything else is a fault of the program."""
 
 
-def train(options: Namespace) -> int:
+def train_command(options: Namespace) -> int:
     """Train as the options of `tlcourse train` say; return 0, 1 (stopped on the way) or 2 (cannot).
 
     Args:
@@ -35,11 +35,11 @@ def train(options: Namespace) -> int:
             `class_weights`, `copies_above`, `skip_bad`.
     """
     try:
-        named_strategy(options.strategy)  # a wrong name is found before images are read
+        get_strategy(options.strategy)  # a wrong name is found before images are read
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", LeakageWarning)
             data = _load(options)
-        outcome = train_detector(
+        artifacts = train_detector(
             data,
             options.out,
             backbone=options.backbone,
@@ -61,11 +61,11 @@ def train(options: Namespace) -> int:
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 2
-    print(_summary(outcome))
+    print(_summary(artifacts))
     return 0
 
 
-def predict(options: Namespace) -> int:
+def predict_command(options: Namespace) -> int:
     """Answer for image files as the options of `tlcourse predict` say; return 0 or 2 (cannot).
 
     The table goes to `out`, or else to the standard output as CSV: a row per file with the answer
@@ -79,7 +79,7 @@ def predict(options: Namespace) -> int:
         files = image_files(options.images)
         probs = detector.predict_files(files, skip_bad=options.skip_bad, progress=True)
         table = probs.add_prefix(PROBABILITY)
-        table.insert(0, "answer", detector.answers(probs))
+        table.insert(0, "answer", detector.predicted_classes(probs))
         _tell_skipped(probs.attrs["skipped"])
         _write(table, options.out)
     except REFUSALS as error:
@@ -121,7 +121,7 @@ def _load(options: Namespace) -> ImageSet:
     path, out = Path(options.data), Path(options.out)
     if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
         raise ValueError(f"{out} lies in the folder of the images: it would be taken for a class")
-    by_name = options.data in NAMES and not path.exists()
+    by_name = options.data in DATASET_NAMES and not path.exists()
     data = load_images(
         options.data if by_name else path,
         size=options.size if path.is_dir() else None,
@@ -158,15 +158,19 @@ def _command_line(options: Namespace) -> str:
     return shlex.join([*words, *(["--skip-bad"] if options.skip_bad else [])])
 
 
-def _summary(outcome: Outcome) -> str:
-    scores = outcome.run["scores"]["test"]
+def _summary(artifacts: Artifacts) -> str:
+    scores = artifacts.run["scores"]["test"]
     lines = [f"{'test score':<20}95 % interval over the test images"]
     for name in ("auc", "accuracy", "balanced_accuracy"):
         score = scores[name]
         figures = f"{score['estimate']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
         lines.append(f"{name.replace('_', ' '):<20}{figures}")
-    lines += ["", f"detector  {outcome.detector}", f"next      tlcourse report {outcome.folder}"]
-    return "\n".join([*lines, f"          tlcourse predict {outcome.detector} IMAGE_OR_FOLDER"])
+    lines += [
+        "",
+        f"detector  {artifacts.detector}",
+        f"next      tlcourse report {artifacts.folder}",
+    ]
+    return "\n".join([*lines, f"          tlcourse predict {artifacts.detector} IMAGE_OR_FOLDER"])
 
 
 def _write(table: pd.DataFrame, out: Path | None) -> None:

@@ -14,6 +14,6 @@ from .medmnist import fetch_breastmnist as fetch_breastmnist
 from .medmnist import find_breastmnist as find_breastmnist
 from .smears import simulate_smears as simulate_smears
 from .smears import write_smears as write_smears
-from .splits import dealt_by_image as dealt_by_image
 from .splits import grouped_folds as grouped_folds
 from .splits import grouped_split as grouped_split
+from .splits import split_by_image as split_by_image

@@ -15,11 +15,11 @@ from tlcourse.datasets.folder import read_folder
 from tlcourse.datasets.medmnist import DatasetUnavailable, fetch_breastmnist
 from tlcourse.datasets.npz import read_npz
 from tlcourse.datasets.simulated import announce, simulated_set
-from tlcourse.datasets.splits import SPLITS, Provenance, divide
+from tlcourse.datasets.splits import SPLITS, Provenance, split_images
 from tlcourse.simulation.scanner import Shift
 
-NAMES = ("breast", "breastmnist", "phantom")
-DEFAULT_SIZE = 64
+DATASET_NAMES = ("breast", "breastmnist", "phantom")
+SIMULATED_SIZE = 64
 BREASTMNIST = Provenance(
     "breastmnist", breastmnist.SOURCE, breastmnist.LICENSE, breastmnist.CITATION
 )
@@ -92,16 +92,16 @@ def load_images(
     if isinstance(classes, str) or len(set(classes or ())) < len(classes or ()):
         raise ValueError(f"expected classes as a list of different names, got {classes!r}")
     scene = {"shift": shift, "shift_test": shift_test, **simulation}
-    side = DEFAULT_SIZE if size is None else size
+    side = SIMULATED_SIZE if size is None else size
     bad = skip_bad or None
     if name_or_path == "phantom":
         _refuse("simulated images", split=split, classes=classes, skip_bad=bad)
         return simulated_set(n, size=side, seed=seed, progress=progress, **scene)
     _refuse("any images but 'phantom'", n=None if n == 780 else n, **scene)
-    dealing: dict[str, Any] = {"threshold": threshold, "seed": seed, "progress": progress}
-    if name_or_path not in NAMES:
+    splitting: dict[str, Any] = {"threshold": threshold, "seed": seed, "progress": progress}
+    if name_or_path not in DATASET_NAMES:
         reading: dict[str, Any] = {"size": size, "classes": classes, "skip_bad": skip_bad}
-        return _own(Path(name_or_path), split=split, **reading, **dealing)
+        return _own(Path(name_or_path), split=split, **reading, **splitting)
     _refuse("BreastMNIST", classes=classes, skip_bad=bad)
     breastmnist.check_size(side)
     path = _breastmnist(str(name_or_path), side, progress)
@@ -109,7 +109,7 @@ def load_images(
         return simulated_set(n, size=side, seed=seed, progress=progress)
     raw = read_npz(path, classes=breastmnist.CLASSES)
     split = split or "grouped"
-    return divide(raw, BREASTMNIST, split=split, known_leak=True, stacklevel=2, **dealing)
+    return split_images(raw, BREASTMNIST, split=split, known_leak=True, stacklevel=2, **splitting)
 
 
 def _refuse(what: str, **options: object) -> None:
@@ -143,19 +143,23 @@ def _own(
     size: int | None,
     classes: Sequence[str] | None,
     skip_bad: bool,
-    **dealing: Any,
+    **splitting: Any,
 ) -> ImageSet:
     """Read and divide what lies at a learner's path."""
     names = None if classes is None else tuple(classes)
     if path.is_dir():
-        progress = dealing["progress"]
+        progress = splitting["progress"]
         raw = read_folder(path, size=size, classes=names, skip_bad=skip_bad, progress=progress)
     elif path.is_file():
         _refuse("an .npz, which is read whole or not at all", skip_bad=skip_bad or None)
         raw = read_npz(path, size=size, classes=names)
     else:
-        raise FileNotFoundError(f"no file or folder at {str(path)!r}; names are {', '.join(NAMES)}")
+        raise FileNotFoundError(
+            f"no file or folder at {str(path)!r}; names are {', '.join(DATASET_NAMES)}"
+        )
     if split is None and raw.parts is not None and path.is_dir():
         split = "official"
     about = Provenance(path.stem, str(path))
-    return replace(divide(raw, about, split=split, stacklevel=3, **dealing), skipped=raw.skipped)
+    return replace(
+        split_images(raw, about, split=split, stacklevel=3, **splitting), skipped=raw.skipped
+    )

@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 from tlcourse.datasets.base import InvalidDataset
 from tlcourse.runtime import cache_dir, data_dirs, offline
 
-CONNECT_SECONDS = 3.0
+SERVER_SECONDS = 3.0
 """How long a server may take to answer at all."""
 
 READ_SECONDS = 30.0
 """How long a download may stand still."""
 
-LOCK_SECONDS = 600.0
+DOWNLOAD_LOCK_SECONDS = 600.0
 """How long another process may hold the lock on the same file."""
 
 
@@ -41,9 +41,9 @@ def download(url: str, path: Path, *, md5: str, progress: bool = True) -> Path:
         progress: Whether to show a progress bar.
 
     Raises:
-        DownloadFailed: If the server does not answer within `CONNECT_SECONDS`, the transfer
+        DownloadFailed: If the server does not answer within `SERVER_SECONDS`, the transfer
             breaks off, the checksum differs, the folder cannot be written, another process holds
-            the lock for `LOCK_SECONDS`, or `TLCOURSE_OFFLINE` is set.
+            the lock for `DOWNLOAD_LOCK_SECONDS`, or `TLCOURSE_OFFLINE` is set.
     """
     if is_verified(path, md5=md5):
         return path
@@ -52,7 +52,7 @@ def download(url: str, path: Path, *, md5: str, progress: bool = True) -> Path:
     _reach(url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS):
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=DOWNLOAD_LOCK_SECONDS):
             _retrieve(url, path, md5, progress)
     except Timeout as error:
         raise DownloadFailed(f"another process has held {error.lock_file} too long") from error
@@ -78,7 +78,7 @@ def _reach(url: str) -> None:
     def ask() -> None:
         try:
             # Any answer will do, so the verdict on the file itself is left to the download.
-            pooch.HTTPDownloader(timeout=CONNECT_SECONDS)(url, None, None, check_only=True)
+            pooch.HTTPDownloader(timeout=SERVER_SECONDS)(url, None, None, check_only=True)
             outcome.append(None)
         except Exception as error:  # reported by the caller's thread
             outcome.append(error)
@@ -86,9 +86,9 @@ def _reach(url: str) -> None:
     # Resolving a name has no timeout of its own, hence a thread that may be left behind.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(2 * CONNECT_SECONDS)
+    asking.join(2 * SERVER_SECONDS)
     if not outcome or outcome[0] is not None:
-        reason = f"{outcome[0]}" if outcome else f"no answer in {2 * CONNECT_SECONDS:.0f} s"
+        reason = f"{outcome[0]}" if outcome else f"no answer in {2 * SERVER_SECONDS:.0f} s"
         raise DownloadFailed(f"{url} cannot be reached: {reason}")
 
 
@@ -97,7 +97,7 @@ def _retrieve(url: str, path: Path, md5: str, progress: bool) -> None:
     bar = tqdm(total=1, unit="B", unit_scale=True, leave=False, disable=not progress)
     bar.set_description_str(path.name)
     fetch = pooch.HTTPDownloader(
-        progressbar=bar, chunk_size=2**16, timeout=(CONNECT_SECONDS, READ_SECONDS)
+        progressbar=bar, chunk_size=2**16, timeout=(SERVER_SECONDS, READ_SECONDS)
     )
     with bar:
         pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=fetch)
@@ -113,7 +113,7 @@ CITATION: Final = (
 )
 
 
-class Published(NamedTuple):
+class PublishedFile(NamedTuple):
     """A published file: its name, its address and its MD5 checksum."""
 
     name: str
@@ -124,7 +124,7 @@ class Published(NamedTuple):
 _RECORD: Final = "https://zenodo.org/records/10519652/files"
 
 FILES: Final = {
-    size: Published(name, f"{_RECORD}/{name}?download=1", md5)
+    size: PublishedFile(name, f"{_RECORD}/{name}?download=1", md5)
     for size, name, md5 in (
         (28, "breastmnist.npz", "750601b1f35ba3300ea97c75c52ff8f6"),
         (64, "breastmnist_64.npz", "742edef2a1fd1524b2efff4bd7ba9364"),

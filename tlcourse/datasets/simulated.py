@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tlcourse.datasets.base import ImageSet, Split
 from tlcourse.datasets.medmnist import CLASSES, FILES
 from tlcourse.datasets.npz import resize
-from tlcourse.datasets.splits import deal
+from tlcourse.datasets.splits import split_rows
 from tlcourse.simulation.phantom import Phantom, simulate
 from tlcourse.simulation.scanner import LARGEST_SIZE, SMALLEST_SIZE, Shift
 
@@ -63,7 +63,9 @@ def simulated_set(
     moved = scene
     if shift_test is not None:
         moved = _simulated(n, size, shift=shift_test, progress=progress, **options)
-    train, val, test = deal(scene.labels, scene.patients, seed=seed, where="the simulated set")
+    train, val, test = split_rows(
+        scene.labels, scene.patients, seed=seed, where="the simulated set"
+    )
     return ImageSet(
         name="phantom",
         train=_select(scene, train),

@@ -38,10 +38,10 @@ SHARES: Final = (0.30, 0.15, 0.55)
 """Of the classes, in their order."""
 
 # One draw per purpose, so that another size changes nothing else.
-STREAMS: Final = ("labels", "slides", "cells")
-IMAGE_STREAM, FILE_STREAM = len(STREAMS), len(STREAMS) + 1
-BATCH: Final = 16  # images drawn together: their maps stay within a core's cache
-SMALLEST_SIZE, LARGEST_SIZE = 16, 256
+SMEAR_STREAMS: Final = ("labels", "slides", "cells")
+IMAGE_STREAM, FILE_STREAM = len(SMEAR_STREAMS), len(SMEAR_STREAMS) + 1
+SMEAR_BATCH: Final = 16  # images drawn together: their maps stay within a core's cache
+SMALLEST_SMEAR, LARGEST_SMEAR = 16, 256
 WRITTEN_SIZE: Final = 96
 
 
@@ -95,7 +95,7 @@ def simulate_smears(
     ((20, 64, 64, 3), [6, 3, 11])
     """
     _check_arguments(n, seed, size, cells_per_slide, shares)
-    rngs = {name: np.random.default_rng([seed, at]) for at, name in enumerate(STREAMS)}
+    rngs = {name: np.random.default_rng([seed, at]) for at, name in enumerate(SMEAR_STREAMS)}
     counts = apportion(n, np.asarray(shares, np.float64), minimum=1)
     labels = rngs["labels"].permutation(np.repeat(np.arange(len(SMEAR_CLASSES)), counts))
     slides = np.arange(n) // cells_per_slide
@@ -103,8 +103,8 @@ def simulate_smears(
     columns = {name: values[slides] for name, values in by_slide.items()}
     columns |= draw_cells(labels, columns["scale"], rngs["cells"])
     images = np.empty((n, size, size, 3), np.uint8)
-    for start in range(0, n, BATCH):
-        rows = np.arange(start, min(start + BATCH, n))
+    for start in range(0, n, SMEAR_BATCH):
+        rows = np.arange(start, min(start + SMEAR_BATCH, n))
         part = {name: values[rows] for name, values in columns.items()}
         generators = [np.random.default_rng([seed, IMAGE_STREAM, row]) for row in rows.tolist()]
         images[rows] = _photographed(part, generators, size)
@@ -205,9 +205,9 @@ def _check_arguments(
         raise ValueError(f"expected n of {len(SMEAR_CLASSES)} images or more, got {n}")
     if seed < 0:
         raise ValueError(f"expected a seed of 0 or more, got {seed}")
-    if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
+    if not SMALLEST_SMEAR <= size <= LARGEST_SMEAR:
         raise ValueError(
-            f"expected a size from {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, got {size}"
+            f"expected a size from {SMALLEST_SMEAR} to {LARGEST_SMEAR} pixels, got {size}"
         )
     if cells_per_slide < 1:
         raise ValueError(f"expected at least 1 cell per slide, got {cells_per_slide}")

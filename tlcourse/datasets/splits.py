@@ -62,13 +62,13 @@ def grouped_split(
     np.add.at(content, (owner, codes), 1)
     shuffled = rng.permutation(len(sizes))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
-    part_of = _deal_groups(content, order, np.asarray(fractions), rng)
+    part_of = _assign_groups(content, order, np.asarray(fractions), rng)
     parts = [np.flatnonzero(part_of[owner] == part) for part in range(len(fractions))]
     _check_every_class(parts, labels)
     return parts
 
 
-def _deal_groups(
+def _assign_groups(
     content: NDArray[np.int64],
     order: NDArray[np.int64],
     fractions: NDArray[np.float64],
@@ -153,7 +153,7 @@ def grouped_folds(part: Split, folds: int = 5, *, seed: int = 0) -> list[Fold]:
         ValueError: If `folds` is below 2 or a class has fewer groups than there are folds.
 
     >>> part = Split(np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2, np.arange(20) // 2 * 3)
-    >>> [(len(train), len(judged)) for train, judged in grouped_folds(part, 5)]
+    >>> [(len(train), len(held_out)) for train, held_out in grouped_folds(part, 5)]
     [(16, 4), (16, 4), (16, 4), (16, 4), (16, 4)]
     """
     if folds < 2:
@@ -168,8 +168,8 @@ def grouped_folds(part: Split, folds: int = 5, *, seed: int = 0) -> list[Fold]:
     # Here and not above: it takes as long to import as all else that reads and divides images.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return list(dealer.split(part.labels, part.labels, part.groups))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(part.labels, part.labels, part.groups))
 
 
 SPLITS = ("grouped", "official")
@@ -184,7 +184,7 @@ class Provenance(NamedTuple):
     citation: str = "the owner's"
 
 
-def divide(
+def split_images(
     raw: RawImages,
     about: Provenance,
     *,
@@ -231,11 +231,11 @@ def divide(
             warnings.warn(leak + remedy, LeakageWarning, stacklevel=stacklevel + 1)
         if split == "official":
             return published
-    rows = deal(raw.labels, groups, seed=seed, where=about.source)
+    rows = split_rows(raw.labels, groups, seed=seed, where=about.source)
     return _assemble(pooled, rows, raw.classes, about, "grouped")
 
 
-def deal(
+def split_rows(
     labels: NDArray[np.int64], groups: NDArray[np.int64], *, where: str, seed: int = 0
 ) -> list[NDArray[np.int64]]:
     """Deal images 70/10/20 by `grouped_split`; see that no part comes out starved.
@@ -249,7 +249,7 @@ def deal(
     Raises:
         InvalidDataset: If a part lacks a class, or gets less than half of what it should.
 
-    >>> [len(rows) for rows in deal(np.arange(20) % 2, np.arange(20), where="numbers")]
+    >>> [len(rows) for rows in split_rows(np.arange(20) % 2, np.arange(20), where="numbers")]
     [14, 2, 4]
     """
     expected = "enough independent images of every class for train, val and test"
@@ -263,14 +263,16 @@ def deal(
     except ValueError as error:
         found = f"{len(labels)} images, the largest group of near copies {largest}: {error}"
         raise InvalidDataset(where, expected, found, remedy) from error
-    for part, share, dealt in zip(PARTS, FRACTIONS, rows, strict=True):
-        if len(dealt) < share * len(labels) / 2:
-            found = f"{largest} of {len(labels)} images alike, which leaves {len(dealt)} for {part}"
+    for part, share, members in zip(PARTS, FRACTIONS, rows, strict=True):
+        if len(members) < share * len(labels) / 2:
+            found = (
+                f"{largest} of {len(labels)} images alike, which leaves {len(members)} for {part}"
+            )
             raise InvalidDataset(where, expected, found, remedy)
     return rows
 
 
-def dealt_by_image(data: ImageSet, *, seed: int = 0) -> ImageSet:
+def split_by_image(data: ImageSet, *, seed: int = 0) -> ImageSet:
     """Deal all images of a set anew as if none belonged together: the mistake that leaks.
 
     For audits: groups are kept, so that what the mistake parted can be counted.
@@ -283,13 +285,13 @@ def dealt_by_image(data: ImageSet, *, seed: int = 0) -> ImageSet:
         InvalidDataset: If there are too few images to be dealt out.
 
     >>> part = Split(np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2, np.arange(20) // 4)
-    >>> data = dealt_by_image(ImageSet("tiny", part, part, part, ("even", "odd")))
+    >>> data = split_by_image(ImageSet("tiny", part, part, part, ("even", "odd")))
     >>> data.partition, bool(set(data.train.groups) & set(data.test.groups))
     ('image', True)
     """
     pooled = join(data.development, data.test)
     alone = np.arange(len(pooled))
-    rows = deal(pooled.labels, alone, where=data.name, seed=seed)
+    rows = split_rows(pooled.labels, alone, where=data.name, seed=seed)
     train, val, test = (pooled.select(part) for part in rows)
     return replace(data, train=train, val=val, test=test, partition="image")
 

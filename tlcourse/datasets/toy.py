@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skimage import data as photographs
 
 from tlcourse.datasets.base import ImageSet, Split, join
-from tlcourse.features.handcrafted import CELL, Images
+from tlcourse.features.handcrafted import CELL, Uint8Images
 
 
 def edge_orientations(
@@ -209,7 +209,7 @@ def _part(
     return Split(images=patches, labels=labels.astype(np.int64), groups=groups, factors=factors)
 
 
-def _relit(patches: Images, means: pd.Series[float], spreads: pd.Series[float]) -> Images:
+def _relit(patches: Uint8Images, means: pd.Series[float], spreads: pd.Series[float]) -> Uint8Images:
     values = patches.astype(np.float64)
     values -= values.mean(axis=(1, 2), keepdims=True)
     values /= values.std(axis=(1, 2), keepdims=True)

@@ -1,6 +1,6 @@
-from .artifacts import InvalidOutcome as InvalidOutcome
-from .artifacts import Outcome as Outcome
-from .artifacts import read_outcome as read_outcome
+from .artifacts import Artifacts as Artifacts
+from .artifacts import InvalidArtifacts as InvalidArtifacts
+from .artifacts import read_artifacts as read_artifacts
 from .detector import Detector as Detector
 from .serialization import InvalidDetector as InvalidDetector
 from .serialization import load_detector as load_detector

@@ -25,12 +25,12 @@ PROBABILITY = "p_"
 """What the name of a column of probabilities begins with, before the class's own name."""
 
 
-class InvalidOutcome(ValueError):
+class InvalidArtifacts(ValueError):
     """A folder that is not what a training leaves behind, or not the one that is meant."""
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Artifacts:
     """What `train_detector` left in a folder.
 
     Attributes:
@@ -77,39 +77,39 @@ class Outcome:
         scores = self.run["scores"]["test"]
         said = [f"{k} {v['estimate']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in
                 scores.items() if isinstance(v, dict)]  # fmt: skip
-        return f"Outcome in {self.folder}: test {', '.join(said)}"
+        return f"Artifacts in {self.folder}: test {', '.join(said)}"
 
 
-def read_outcome(folder: Path | str) -> Outcome:
+def read_artifacts(folder: Path | str) -> Artifacts:
     """Read what a finished training left in a folder.
 
     Raises:
-        InvalidOutcome: If the folder holds none, an unfinished one, one of a newer version, or
+        InvalidArtifacts: If the folder holds none, an unfinished one, one of a newer version, or
             lacks a file.
     """
     folder = Path(folder)
     run = read_run(folder)
     if run is None:
-        raise InvalidOutcome(
+        raise InvalidArtifacts(
             f"{folder}: expected what `tlcourse train --out` leaves; no {RUN} here"
         )
     if not run["finished"]:
-        raise InvalidOutcome(f"{folder}: the training is not finished; the same command goes on")
+        raise InvalidArtifacts(f"{folder}: the training is not finished; the same command goes on")
     try:
         with np.load(folder / WORST, allow_pickle=False) as worst:
             images, rows = worst["images"], worst["rows"]
         predictions = _read_table(folder / PREDICTIONS, whole=["image"], text=["label", "answer"])
         history = _read_table(folder / HISTORY, whole=["epoch"], text=[])
     except (OSError, KeyError, ValueError) as error:
-        raise InvalidOutcome(f"{folder}: a file is missing or damaged: {error}") from error
-    return Outcome(folder, run, history, predictions, images, rows)
+        raise InvalidArtifacts(f"{folder}: a file is missing or damaged: {error}") from error
+    return Artifacts(folder, run, history, predictions, images, rows)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
     """Return the content of `run.json`, finished or not; None if there is no such file.
 
     Raises:
-        InvalidOutcome: If it is something else, or of a newer version.
+        InvalidArtifacts: If it is something else, or of a newer version.
     """
     path = folder / RUN
     if not path.is_file():
@@ -118,12 +118,14 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         run = json.loads(path.read_text(encoding="utf-8"))
         kind, version = run["kind"], run["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidOutcome(
+        raise InvalidArtifacts(
             f"{path}: expected a file of `tlcourse train`; found another"
         ) from error
     if kind != KIND or version > FORMAT:
         found = f"{kind} of format {version}"
-        raise InvalidOutcome(f"{path}: expected {KIND} of format {FORMAT} or older; found {found}")
+        raise InvalidArtifacts(
+            f"{path}: expected {KIND} of format {FORMAT} or older; found {found}"
+        )
     checked: dict[str, Any] = run
     return checked
 
@@ -163,13 +165,13 @@ def held(folder: Path) -> Iterator[None]:
     """Keep every other process from training into `folder`; clear what killed ones left half.
 
     Raises:
-        InvalidOutcome: If another process trains there, or the folder holds something else.
+        InvalidArtifacts: If another process trains there, or the folder holds something else.
     """
     if folder.exists() and not folder.is_dir():
-        raise InvalidOutcome(f"{folder}: expected a folder to write to; found a file")
+        raise InvalidArtifacts(f"{folder}: expected a folder to write to; found a file")
     strange = sorted(p.name for p in folder.glob("[!.]*")) if folder.exists() else []
     if strange and RUN not in strange:
-        raise InvalidOutcome(
+        raise InvalidArtifacts(
             f"{folder}: expected a new or empty folder, or that of a training to go on with; found "
             f"{', '.join(strange[:3])}: name another one"
         )
@@ -178,7 +180,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InvalidOutcome(f"{folder}: another process is training into it now") from error
+        raise InvalidArtifacts(f"{folder}: another process is training into it now") from error
     try:
         for left in folder.glob(".*.partial*"):
             left.unlink(missing_ok=True)

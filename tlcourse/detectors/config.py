@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 
 from tlcourse.datasets.base import ImageSet
-from tlcourse.detectors.artifacts import InvalidOutcome
+from tlcourse.detectors.artifacts import InvalidArtifacts
 from tlcourse.training.checkpoint import fingerprint
-from tlcourse.training.strategies import Strategy, named_strategy
+from tlcourse.training.strategies import Strategy, get_strategy
 
 HEAD_LR = 1e-3
 """Rate of the head where neither the caller nor the strategy names one."""
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class TrainingConfig:
     """What shall be trained, and how; see `train_detector`."""
 
     data: ImageSet
@@ -39,8 +39,8 @@ class Order:
         strategy: str | Strategy,
         lr: float | Sequence[float] | None,
         **choices: Any,
-    ) -> Order:
-        """Build an order from what `train_detector` takes.
+    ) -> TrainingConfig:
+        """Build a configuration from what `train_detector` takes.
 
         Raises:
             ValueError: If strategy or weighting is unknown, a rate out of range, or a part to
@@ -55,7 +55,7 @@ class Order:
             if len(present) < 2:
                 only = data.classes[present[0]]
                 raise ValueError(f"expected two classes or more in {part}, found only {only!r}")
-        chosen = named_strategy(strategy) if isinstance(strategy, str) else strategy
+        chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         return cls(data=data, strategy=chosen, rates=_rates(chosen, lr), **choices)
 
     def arguments(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Order:
         arrays = [a for part in self.data.parts.values() for a in (part.images, part.labels)]
         return {
             "backbone": self.backbone,
-            "strategy": {**strategy, "release": dict(self.strategy.release)},
+            "strategy": {**strategy, "unfreeze": dict(self.strategy.unfreeze)},
             "epochs": self.epochs,
             "lr": list(self.rates),
             "size": self.size,
@@ -74,10 +74,10 @@ class Order:
         }
 
     def check_against(self, begun: dict[str, Any] | None, folder: Path) -> None:
-        """Compare with what a folder's `run.json` says was ordered there; None: nothing.
+        """Compare with what a folder's `run.json` says was asked for there; None: nothing.
 
         Raises:
-            InvalidOutcome: If it is another training; the message names what differs.
+            InvalidArtifacts: If it is another training; the message names what differs.
         """
         if begun is None:
             return
@@ -86,7 +86,7 @@ class Order:
         if differing:
             what = "; ".join(f"{k}: {_differing(then, now, k)}" for k in differing)
             state = "a finished training" if begun["finished"] else "an interrupted training"
-            raise InvalidOutcome(
+            raise InvalidArtifacts(
                 f"{folder} holds {state} with other arguments ({what}): give those it was started "
                 "with to go on, name another folder, or delete this one"
             )

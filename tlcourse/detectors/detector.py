@@ -101,8 +101,8 @@ class Detector:
         table.attrs["skipped"] = skipped
         return table.rename_axis("file")
 
-    def answers(self, probs: pd.DataFrame) -> pd.Series[str]:
-        """Return the answered class of each row of probabilities that `predict` returned."""
+    def predicted_classes(self, probs: pd.DataFrame) -> pd.Series[str]:
+        """Return the predicted class of each row of probabilities that `predict` returned."""
         if self.threshold is None or self.positive is None:
             best = probs.to_numpy(dtype=float).argmax(axis=1)
             return pd.Series(np.array(self.classes)[best], index=probs.index, dtype=str)

@@ -71,7 +71,7 @@ def prediction_table(
     """
     table = pd.DataFrame({"image": np.arange(len(labels))})
     table["label"] = [detector.classes[label] for label in labels]
-    table["answer"] = detector.answers(probs).to_numpy()
+    table["answer"] = detector.predicted_classes(probs).to_numpy()
     return table.join(probs.add_prefix(PROBABILITY))
 
 

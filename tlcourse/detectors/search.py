@@ -13,7 +13,7 @@ from torch import nn
 
 from tlcourse.backbones.factory import load_backbone
 from tlcourse.backbones.stages import stages
-from tlcourse.detectors.config import Order
+from tlcourse.detectors.config import TrainingConfig
 from tlcourse.freezing.freeze import freeze, frozen_stages
 from tlcourse.loaders.batches import shuffled_batches
 from tlcourse.optim.factory import Keep
@@ -26,7 +26,7 @@ KEEP: Keep = "best_loss"
 WEIGHT_DECAY = 0.01
 AUGMENT: Literal["flip"] = "flip"
 
-VIEWS = 2
+AUGMENTED_VIEWS = 2
 """Views of each image: what is frozen can be cached, and is."""
 
 
@@ -38,7 +38,7 @@ class Trial:
         lr: Rate of the head.
         model: With the weights of the epoch that was kept.
         history: Of all its epochs.
-        plan: Rates of the groups, epochs of the releases, steps: plain values.
+        plan: Rates of the groups, epochs of unfreezing, steps: plain values.
     """
 
     lr: float
@@ -55,12 +55,12 @@ class Trial:
 
 
 def best_trial(
-    order: Order, checkpoints: Path
+    config: TrainingConfig, checkpoints: Path
 ) -> tuple[Trial, list[dict[str, float]], pd.DataFrame]:
     """Train with each rate; return the trial with the lowest validation loss, and what was tried.
 
     Args:
-        order: What to train.
+        config: What to train.
         checkpoints: Folder for the state of each training; those that are there are gone on with.
 
     Returns:
@@ -70,16 +70,16 @@ def best_trial(
         KeyboardInterrupt: After Ctrl-C.
     """
     best, tried, tables = None, [], []
-    for i, lr in enumerate(order.rates, start=1):
-        order.say(
-            f"training {i} of {len(order.rates)}: {order.strategy.name}, rate {lr:g} of the head"
+    for i, lr in enumerate(config.rates, start=1):
+        config.say(
+            f"training {i} of {len(config.rates)}: {config.strategy.name}, rate {lr:g} of the head"
         )
         checkpoint = checkpoints / f"lr-{lr!r}.pt"
         if checkpoint.exists():
-            order.say(f"  going on with {checkpoint.name}, from its last finished epoch")
-        trial = _train(order, lr, checkpoint)
+            config.say(f"  going on with {checkpoint.name}, from its last finished epoch")
+        trial = _train(config, lr, checkpoint)
         scores = trial.scores
-        order.say(f"  epoch {scores['epoch']} is kept: validation loss {scores['val_loss']:.3f}")
+        config.say(f"  epoch {scores['epoch']} is kept: validation loss {scores['val_loss']:.3f}")
         tried.append(scores)
         tables.append(trial.history.table.assign(head_lr=lr))
         if best is None or scores["val_loss"] < best.scores["val_loss"]:
@@ -89,27 +89,27 @@ def best_trial(
     return best, tried, pd.concat(tables, ignore_index=True)
 
 
-def _train(order: Order, lr: float, checkpoint: Path) -> Trial:
-    model = _start(order)
-    strategy = fitted_to(order.strategy, model)
-    groups = strategy.groups(model, lr, order.epochs)
-    plan = _plan(order, strategy, model, groups)
+def _train(config: TrainingConfig, lr: float, checkpoint: Path) -> Trial:
+    model = _start(config)
+    strategy = fitted_to(config.strategy, model)
+    groups = strategy.groups(model, lr, config.epochs)
+    plan = _plan(config, strategy, model, groups)
     history = fit(
         model,
-        order.data,
-        epochs=order.epochs,
+        config.data,
+        epochs=config.epochs,
         optimizer=torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True),
         schedule=partial(warmup_cosine, warmup_steps=plan["warmup_steps"]),
         batch_size=BATCH_SIZE,
-        size=order.size,
+        size=config.size,
         augment=AUGMENT,
-        views=VIEWS,
-        class_weights=order.class_weights,
+        views=AUGMENTED_VIEWS,
+        class_weights=config.class_weights,
         keep=KEEP,
-        unfreeze_at=plan["releases"],
+        unfreeze_at=plan["unfreeze_at"],
         checkpoint=checkpoint,
-        seed=order.seed,
-        progress=order.progress,
+        seed=config.seed,
+        progress=config.progress,
     )
     if history.interrupted:
         raise KeyboardInterrupt
@@ -117,28 +117,28 @@ def _train(order: Order, lr: float, checkpoint: Path) -> Trial:
 
 
 def _plan(
-    order: Order, strategy: Strategy, model: nn.Module, groups: list[dict[str, Any]]
+    config: TrainingConfig, strategy: Strategy, model: nn.Module, groups: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return what a training does, as plain values, before it begins."""
-    batches = shuffled_batches(len(order.data.train), BATCH_SIZE, torch.Generator())
-    steps = order.epochs * len(batches)
+    batches = shuffled_batches(len(config.data.train), BATCH_SIZE, torch.Generator())
+    steps = config.epochs * len(batches)
     return {
         "stages": list(stages(model)),
         "frozen": list(frozen_stages(model)),
-        "releases": strategy.releases(order.epochs),
+        "unfreeze_at": strategy.unfreeze_at(config.epochs),
         "rates": [{"name": group["name"], "lr": group["lr"]} for group in groups],
         "steps": steps,
         "warmup_steps": round(strategy.warmup * steps),
         "batch_size": BATCH_SIZE,
         "augment": AUGMENT,
         "keep": KEEP,
-        "class_weights": order.class_weights,
+        "class_weights": config.class_weights,
         "optimizer": f"AdamW, weight decay {WEIGHT_DECAY}",
     }
 
 
-def _start(order: Order) -> nn.Module:
-    weights = "imagenet" if order.strategy.pretrained else None
-    classes = order.data.num_classes
-    model = load_backbone(order.backbone, weights=weights, num_classes=classes, seed=order.seed)
-    return freeze(model) if order.strategy.freeze else model
+def _start(config: TrainingConfig) -> nn.Module:
+    weights = "imagenet" if config.strategy.pretrained else None
+    classes = config.data.num_classes
+    model = load_backbone(config.backbone, weights=weights, num_classes=classes, seed=config.seed)
+    return freeze(model) if config.strategy.freeze else model

@@ -146,15 +146,15 @@ def save_detector(
             is out of range.
         OSError: If the file cannot be written.
     """
-    path, named = Path(path), list(classes)
-    _check_choices(path, named, temperature, threshold, positive)
+    path, names = Path(path), list(classes)
+    _check_choices(path, names, temperature, threshold, positive)
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    _put_state(path, _build(path, backbone, len(named)), state, backbone, len(named))
+    _put_state(path, _build(path, backbone, len(names)), state, backbone, len(names))
     if threshold is not None:
-        positive = named[0] if positive is None else positive
+        positive = names[0] if positive is None else positive
     content = {
         "backbone": backbone,
-        "classes": named,
+        "classes": names,
         "size": int(size),
         "image_shape": [int(n) for n in image_shape or (size, size, 3)],
         "preprocessing": _preprocessing(model),
@@ -219,15 +219,15 @@ def _check_choices(
         raise InvalidDetector(path, "a threshold from 0 to 1 for one of two classes", found)
 
 
-def _build(path: Path, backbone: str, answers: int) -> nn.Module:
+def _build(path: Path, backbone: str, num_classes: int) -> nn.Module:
     try:
-        return load_backbone(backbone, weights=None, num_classes=answers)
+        return load_backbone(backbone, weights=None, num_classes=num_classes)
     except ValueError as error:
         raise InvalidDetector(path, "a classifier that this torchvision has", f"{error}") from error
 
 
 def _put_state(
-    path: Path, model: nn.Module, state: Mapping[str, Tensor], backbone: str, answers: int
+    path: Path, model: nn.Module, state: Mapping[str, Tensor], backbone: str, num_classes: int
 ) -> None:
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -235,7 +235,7 @@ def _put_state(
     if missing or unknown or misfits:
         lists = {"missing": missing, "unknown": unknown, "of another shape": sorted(misfits)}
         found = [f"{len(keys)} {what}, such as {keys[0]!r}" for what, keys in lists.items() if keys]
-        expected = f"the parameters of {backbone} with {answers} answers"
+        expected = f"the parameters of {backbone} with {num_classes} answers"
         raise InvalidDetector(path, expected, f"others: {'; '.join(found)}")
     # The very tensors that were saved: their layout in memory decides the last bits of an answer.
     model.load_state_dict(dict(state), assign=True)

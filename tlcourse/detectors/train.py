@@ -16,15 +16,15 @@ from tlcourse.detectors.artifacts import (
     HISTORY,
     PREDICTIONS,
     RUN,
-    Outcome,
+    Artifacts,
     held,
-    read_outcome,
+    read_artifacts,
     read_run,
     write_run,
     write_table,
     write_worst,
 )
-from tlcourse.detectors.config import Order
+from tlcourse.detectors.config import TrainingConfig
 from tlcourse.detectors.detector import Detector
 from tlcourse.detectors.evaluate import most_wrong, prediction_table, test_scores, validation_scores
 from tlcourse.detectors.search import Trial, best_trial
@@ -47,7 +47,7 @@ def train_detector(
     notices: Sequence[str] = (),
     command: str | None = None,
     progress: bool = True,
-) -> Outcome:
+) -> Artifacts:
     """Train a classifier, choose on the validation images, score the test images, keep it all.
 
     Every rate of `lr` gets a training of its own, in which images are mirrored every other time.
@@ -63,8 +63,8 @@ def train_detector(
         data: What `load_images` returned.
         out: A new folder, or that of the same training.
         backbone: A classifier of torchvision.
-        strategy: How the network is carried over: a name of `experiments.named.NAMED`, or one of
-            your own.
+        strategy: How the network is carried over: a key of `STRATEGIES` in
+            `tlcourse.training.strategies`, or one of your own.
         epochs: Times that every training image is seen; 2 or more where stages are released.
         lr: Rate of the head, or several to choose from; None is the strategy's own or `HEAD_LR`.
         size: Side in pixels at which the network sees the images.
@@ -86,19 +86,19 @@ def train_detector(
     """
     choices = {"backbone": backbone, "epochs": epochs, "size": size, "seed": seed}
     choices |= {"class_weights": class_weights}
-    order = Order.from_choices(data, strategy, lr, **choices, progress=progress)
+    config = TrainingConfig.from_choices(data, strategy, lr, **choices, progress=progress)
     folder = Path(out)
     with held(folder):
         begun = read_run(folder)
-        order.check_against(begun, folder)
+        config.check_against(begun, folder)
         if begun is None or not begun["finished"]:
-            about = {"arguments": order.arguments(), "command": command, "notices": [*notices]}
+            about = {"arguments": config.arguments(), "command": command, "notices": [*notices]}
             about |= _about(data)
             write_run(folder, {"finished": False, **about})
             with _forgotten_if_nothing_came(folder):
-                _finish(order, folder, about)
+                _finish(config, folder, about)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return read_outcome(folder)
+    return read_artifacts(folder)
 
 
 @contextmanager
@@ -112,14 +112,14 @@ def _forgotten_if_nothing_came(folder: Path) -> Iterator[None]:
         raise
 
 
-def _finish(order: Order, folder: Path, about: dict[str, Any]) -> None:
+def _finish(config: TrainingConfig, folder: Path, about: dict[str, Any]) -> None:
     """Train, score and write; `run.json` comes last and says that all is there."""
-    best, tried, history = best_trial(order, folder / CHECKPOINTS)
+    best, tried, history = best_trial(config, folder / CHECKPOINTS)
     write_table(folder / HISTORY, history)
-    detector = _kept(order, best, folder / DETECTOR)
-    val, test = order.data.val, order.data.test
+    detector = _saved_detector(config, best, folder / DETECTOR)
+    val, test = config.data.val, config.data.test
     scores = {"val": validation_scores(val.labels, detector.predict(val.images))}
-    order.say(f"opening the test set, once: {len(test)} images")
+    config.say(f"opening the test set, once: {len(test)} images")
     # What is scored is what the file gives, not what stands in memory.
     probs = detector.predict(test.images)
     scores["test"] = test_scores(test, probs)
@@ -130,16 +130,16 @@ def _finish(order: Order, folder: Path, about: dict[str, Any]) -> None:
     write_run(folder, {"finished": True, **about, **chosen, "scores": scores})
 
 
-def _kept(order: Order, best: Trial, path: Path) -> Detector:
-    data = order.data
+def _saved_detector(config: TrainingConfig, best: Trial, path: Path) -> Detector:
+    data = config.data
     save_detector(
         path,
         best.model,
-        backbone=order.backbone,
+        backbone=config.backbone,
         classes=data.classes,
-        size=order.size,
+        size=config.size,
         image_shape=data.train.images.shape[1:],
-        notes={"data": data.name, "strategy": order.strategy.name, **best.scores},
+        notes={"data": data.name, "strategy": config.strategy.name, **best.scores},
     )
     return load_detector(path)
 

@@ -131,18 +131,18 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-class Claims:
+class RunLocks:
     """Runs that this process works on, each a locked file in a folder that processes share.
 
-    The operating system drops the locks of a process that is killed, so a claim never outlives
+    The operating system drops the locks of a process that is killed, so a lock never outlives
     its owner. The caller holds a lock on the folder during `take` and `drop`.
 
     Args:
-        folder: Made with the first claim, removed with the last.
+        folder: Made with the first lock, removed with the last.
 
     >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp()) / "claims"
-    >>> mine, other = Claims(folder), Claims(folder)
+    >>> folder = Path(tempfile.mkdtemp()) / "locks"
+    >>> mine, other = RunLocks(folder), RunLocks(folder)
     >>> mine.take("a1"), other.take("a1")
     (True, False)
     >>> mine.drop("a1")
@@ -155,7 +155,7 @@ class Claims:
         self._held: dict[str, FileLock] = {}
 
     def take(self, key: str) -> bool:
-        """Claim a run; False if another process, or this one, works on it."""
+        """Lock a run; False if another process, or this one, works on it."""
         if key in self._held:
             return False
         self._folder.mkdir(parents=True, exist_ok=True)

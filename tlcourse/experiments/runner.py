@@ -14,22 +14,24 @@ from tqdm.auto import tqdm
 
 from tlcourse.experiments.grid import Grid, Run
 from tlcourse.experiments.table import RunTable, read_runs
-from tlcourse.experiments.workers import Function, Job, Outcome, Pool, open_pool
+from tlcourse.experiments.workers import Function, Job, Pool, RunResult, open_pool
 
 POLL_SECONDS = 0.5
 """How often to look whether another process has finished, or given up, the runs it is at."""
 
-NAMED = 5
+SHOWN_FAILURES = 5
 """Failed runs that an error spells out."""
 
 
 class RunsFailed(RuntimeError):
-    """Some runs raised errors; all others have their rows. `failed` holds the outcomes."""
+    """Some runs raised errors; all others have their rows. `failed` holds the results."""
 
-    def __init__(self, failed: list[Outcome], total: int, table: RunTable) -> None:
+    def __init__(self, failed: list[RunResult], total: int, table: RunTable) -> None:
         self.failed = failed
-        named = [f"\n  {outcome.run}: {outcome.error}" for outcome in failed[:NAMED]]
-        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        named = [f"\n  {result.run}: {result.error}" for result in failed[:SHOWN_FAILURES]]
+        more = (
+            f"\n  and {len(failed) - SHOWN_FAILURES} more" if len(failed) > SHOWN_FAILURES else ""
+        )
         super().__init__(
             f"{len(failed)} of {total} runs failed:{''.join(named)}{more}\n"
             f"tracebacks are in {table.failures_path}, the rows of the others in {table.path}; "
@@ -100,7 +102,7 @@ class _Queue:
     runs: dict[str, Run]
     table: RunTable
     tried: set[str] = field(default_factory=set)
-    failed: list[Outcome] = field(default_factory=list)
+    failed: list[RunResult] = field(default_factory=list)
     trouble: Exception | None = None
 
     def left(self) -> list[str]:
@@ -108,32 +110,32 @@ class _Queue:
         return [key for key in self.runs if key not in done and key not in self.tried]
 
     def jobs(self) -> Iterator[Job]:
-        """Yield runs that are now claimed; joblib calls this from threads of its own.
+        """Yield runs that are now locked; joblib calls this from threads of its own.
 
         An error raised there would be lost, and the caller would wait forever: it is kept.
         """
         try:
             for key in self.left():
-                if self.table.claim(key):
+                if self.table.lock(key):
                     self.tried.add(key)
                     yield key, self.runs[key], self.function
         except Exception as error:
             self.trouble = error
 
-    def take(self, outcome: Outcome) -> None:
-        if outcome.row is not None:
-            self.table.add(outcome.row)
+    def take(self, result: RunResult) -> None:
+        if result.row is not None:
+            self.table.add(result.row)
             return
         self.table.fail(
             {
-                "key": outcome.key,
-                "run": outcome.run,
-                "error": outcome.error,
-                "traceback": outcome.trace,
+                "key": result.key,
+                "run": result.run,
+                "error": result.error,
+                "traceback": result.trace,
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        self.failed.append(outcome)
+        self.failed.append(result)
 
 
 def _bar(queue: _Queue, progress: bool) -> tqdm:
@@ -148,8 +150,8 @@ def _work_off(queue: _Queue, pool: Pool, bar: tqdm) -> None:
         jobs = queue.jobs()
         first = next(jobs, None)
         if first is not None:
-            for outcome in pool(chain([first], jobs)):
-                queue.take(outcome)
+            for result in pool(chain([first], jobs)):
+                queue.take(result)
                 _show(queue, bar)
         elif queue.trouble is None:
             time.sleep(POLL_SECONDS)

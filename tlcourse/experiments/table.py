@@ -13,17 +13,17 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from tlcourse.experiments.grid import Grid
-from tlcourse.experiments.journal import Claims, Journal, Record
+from tlcourse.experiments.journal import Journal, Record, RunLocks
 
-LOCK_SECONDS = 600.0
+TABLE_LOCK_SECONDS = 600.0
 """How long another process may hold the table; it needs milliseconds."""
 
 
 class RunTable:
-    """A working table of runs: rows by key, failures beside it, claims while runs are made.
+    """A working table of runs: rows by key, failures beside it, locks while runs are made.
 
     Beside `table.jsonl` stand `table.failures.jsonl`, and while it is in use a lock and a folder
-    of claims, both hidden. Use it in a `with` block, which gives every claim back at its end.
+    of locks, both hidden. Use it in a `with` block, which gives every lock back at its end.
 
     Args:
         path: A file that ends in `.jsonl`; its folder is made.
@@ -33,14 +33,14 @@ class RunTable:
 
     >>> import tempfile
     >>> with RunTable(Path(tempfile.mkdtemp()) / "table.jsonl") as table:
-    ...     table.claim("a1"), table.add({"key": "a1", "auc": 0.8}), table.claim("a1")
+    ...     table.lock("a1"), table.add({"key": "a1", "auc": 0.8}), table.lock("a1")
     (True, True, False)
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.failures_path = _checked(path), _failures_path(path)
         self._rows, self._failures = Journal(self.path), Journal(self.failures_path)
-        self._claims = Claims(path.with_name(f".{path.name}.claims"))
+        self._locks = RunLocks(path.with_name(f".{path.name}.locks"))
         self._lock_path = path.with_name(f".{path.name}.lock")
         self._threads = threading.RLock()
 
@@ -58,7 +58,7 @@ class RunTable:
         trace: TracebackType | None,
     ) -> None:
         with self._locked():
-            self._claims.drop_all()
+            self._locks.drop_all()
 
     def rows(self) -> dict[str, Record]:
         """Return the rows by key, those that other processes have added included.
@@ -69,13 +69,13 @@ class RunTable:
         with self._threads:
             return _by_key(self._rows)
 
-    def claim(self, key: str) -> bool:
+    def lock(self, key: str) -> bool:
         """Say whether this process may make a run: it has no row, and nobody is at it."""
         with self._locked(), _told_what_to_do(self.path):
-            return key not in self.rows() and self._claims.take(key)
+            return key not in self.rows() and self._locks.take(key)
 
     def add(self, row: Record) -> bool:
-        """Add the row of a run and drop its claim; False if the run has a row already.
+        """Add the row of a run and drop its lock; False if the run has a row already.
 
         Raises:
             OSError: If the row cannot be written; none of it is left in the file.
@@ -85,11 +85,11 @@ class RunTable:
             if new:
                 with _told_what_to_do(self.path):
                     self._rows.append(row)
-            self._claims.drop(row["key"])
+            self._locks.drop(row["key"])
         return new
 
     def fail(self, failure: Record) -> None:
-        """Note why a run has no row and drop its claim, so that it can be tried again.
+        """Note why a run has no row and drop its lock, so that it can be tried again.
 
         Raises:
             OSError: If the note cannot be written.
@@ -97,17 +97,17 @@ class RunTable:
         with self._locked():
             with _told_what_to_do(self.failures_path):
                 self._failures.append(failure)
-            self._claims.drop(failure["key"])
+            self._locks.drop(failure["key"])
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
             # Threads wait for each other without polling; processes poll the file.
-            with self._threads, FileLock(self._lock_path, timeout=LOCK_SECONDS):
+            with self._threads, FileLock(self._lock_path, timeout=TABLE_LOCK_SECONDS):
                 yield
         except Timeout as error:
             raise OSError(
-                f"another process has held {self._lock_path} for {LOCK_SECONDS:.0f} s: "
+                f"another process has held {self._lock_path} for {TABLE_LOCK_SECONDS:.0f} s: "
                 "see whether it stands still, end it and start again"
             ) from error
 

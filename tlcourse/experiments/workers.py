@@ -34,7 +34,7 @@ WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What became of one run: its row of the table, or an error with its traceback.
 
     Attributes:
@@ -55,12 +55,12 @@ class Outcome:
     lost: Job | None = None
 
 
-def attempt(job: Job) -> Outcome:
-    """Call the function of a job; an error of the function is an outcome too.
+def run_job(job: Job) -> RunResult:
+    """Call the function of a job; an error of the function is a result too.
 
-    >>> attempt(("a1", {"seed": 3}, lambda seed: {"score": seed / 2})).row["score"]
+    >>> run_job(("a1", {"seed": 3}, lambda seed: {"score": seed / 2})).row["score"]
     1.5
-    >>> attempt(("a1", {"seed": 3}, lambda seed: seed / 0)).error
+    >>> run_job(("a1", {"seed": 3}, lambda seed: seed / 0)).error
     'ZeroDivisionError: division by zero'
     """
     key, run, function = job
@@ -68,9 +68,9 @@ def attempt(job: Job) -> Outcome:
     try:
         scores = function(**run)
         seconds = round(time.perf_counter() - started, 3)
-        return Outcome(key, run, _row(key, run, scores, seconds))
+        return RunResult(key, run, _row(key, run, scores, seconds))
     except Exception as error:
-        return Outcome(key, run, error=describe(error), trace=traceback.format_exc())
+        return RunResult(key, run, error=describe(error), trace=traceback.format_exc())
 
 
 def end_with_parent() -> None:
@@ -116,7 +116,7 @@ except ImportError as missing:
     ) from missing
 
 
-CONNECT_SECONDS = 30
+SCHEDULER_SECONDS = 30
 """How long a scheduler may take to answer."""
 
 WORKER_SECONDS = 60
@@ -137,7 +137,7 @@ class GridBackend(DaskDistributedBackend):  # type: ignore[misc]
         return max(2, int(super().effective_n_jobs(n_jobs)))
 
     def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
-        """Hand a task to the scheduler; if it gives the task up, that is its outcome."""
+        """Hand a task to the scheduler; if it gives the task up, that is its result."""
         future = super().submit(func, callback)
         (_, (job,), _) = func.items[0]
         future.add_done_callback(partial(_given_up, callback, job))
@@ -151,16 +151,16 @@ def open_cluster(address: str) -> Iterator[None]:
     Scheduler and workers need this package and the module of the function, in the same versions;
     give each worker one thread (`dask worker ADDRESS --nthreads 1`). A run that a killed worker
     had is made by another. What four workers died over Dask gives up, the run that ends them and
-    those that waited beside it alike: such an outcome has its job in `lost`.
+    those that waited beside it alike: such an result has its job in `lost`.
 
     Raises:
         ConnectionError: If no scheduler answers there, or it gets no worker.
     """
     try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = distributed.Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"expected a Dask scheduler at {address}, none answered within {CONNECT_SECONDS} s "
+            f"expected a Dask scheduler at {address}, none answered within {SCHEDULER_SECONDS} s "
             f"({error}): start one with `dask scheduler`, it prints its address"
         ) from error
     with client:
@@ -172,14 +172,14 @@ def open_cluster(address: str) -> Iterator[None]:
             yield
 
 
-def attempt_alone(job: Job) -> Outcome:
+def run_job_alone(job: Job) -> RunResult:
     """Make one run on a worker, one at a time in each process.
 
     Runs share torch's random generator and threads: two at once in one process would draw from
     each other's stream. What a run itself does with joblib stays in this process.
     """
     with _alone, joblib.parallel_config(backend="sequential"):
-        return attempt(job)
+        return run_job(job)
 
 
 def _await_worker(client: distributed.Client, address: str) -> None:
@@ -199,15 +199,15 @@ def _given_up(callback: Callable[[Any], None], job: Job, future: Any) -> None:
         text = f"the cluster gave this run up: {describe(error)}{cause}"
         trace = "".join(traceback.format_exception(error))
         lost = job if isinstance(error, distributed.KilledWorker) else None
-        callback([Outcome(*job[:2], error=text, trace=trace, lost=lost)])
+        callback([RunResult(*job[:2], error=text, trace=trace, lost=lost)])
 
 
-Pool = Callable[[Iterator[Job]], Iterator[Outcome]]
-"""Takes jobs one by one as it can, hands outcomes back as they come."""
+Pool = Callable[[Iterator[Job]], Iterator[RunResult]]
+"""Takes jobs one by one as it can, hands results back as they come."""
 
 AHEAD = 256
 """Runs that a scheduler gets before the first is done: enough for workers that join later, few
-enough for the open files that their claims are."""
+enough for the open files that their locks are."""
 
 
 class WorkersLost(RuntimeError):
@@ -247,7 +247,7 @@ def open_pool(workers: int, scheduler: str | None) -> Iterator[Pool]:
 @contextmanager
 def _local(workers: int) -> Iterator[Pool]:
     if workers == 1:
-        yield lambda jobs: map(attempt, jobs)
+        yield lambda jobs: map(run_job, jobs)
         return
     # joblib keeps workers for minutes: with the modules that they loaded, were they changed since
     # or not, and with all their memory. A grid gets its own.
@@ -266,27 +266,27 @@ def _remote(scheduler: str) -> Iterator[Pool]:
     with workers.open_cluster(scheduler):
         parallel = joblib.Parallel(-1, batch_size=1, pre_dispatch=AHEAD, **_AS_READY)
         yield lambda jobs: _and_again_alone(
-            lambda some: _outcomes(parallel, workers.attempt_alone, some), jobs
+            lambda some: _results(parallel, workers.run_job_alone, some), jobs
         )
 
 
 _AS_READY: dict[str, Any] = {"return_as": "generator_unordered"}
 
 
-def _and_again_alone(pool: Pool, jobs: Iterator[Job]) -> Iterator[Outcome]:
+def _and_again_alone(pool: Pool, jobs: Iterator[Job]) -> Iterator[RunResult]:
     """Make runs; those that were near the death of a worker again at the end, one by one."""
     lost = []
-    for outcome in pool(jobs):
-        if outcome.lost is None:
-            yield outcome
+    for result in pool(jobs):
+        if result.lost is None:
+            yield result
         else:
-            lost.append(outcome.lost)
+            lost.append(result.lost)
     for job in lost:
         yield from pool(iter([job]))
 
 
 class _HandedOut:
-    """Yields jobs until it is closed, and knows those that have no outcome yet."""
+    """Yields jobs until it is closed, and knows those that have no result yet."""
 
     def __init__(self, jobs: Iterator[Job]) -> None:
         self._jobs, self._open = jobs, True
@@ -310,35 +310,35 @@ class _HandedOut:
             del self._waiting[key]
 
     def close(self) -> list[Job]:
-        """Hand out nothing more; return the jobs without an outcome."""
+        """Hand out nothing more; return the jobs without an result."""
         with self._lock:
             self._open = False
             return list(self._waiting.values())
 
 
-def _in_processes(workers: int, jobs: Iterator[Job]) -> Iterator[Outcome]:
+def _in_processes(workers: int, jobs: Iterator[Job]) -> Iterator[RunResult]:
     """Make runs in processes of this machine; after a death new ones go on with those not begun."""
     for first in jobs:
         handed = _HandedOut(chain([first], jobs))
         # Runs are long: handed out one by one, and none before somebody is free for it.
         parallel = joblib.Parallel(workers, batch_size=1, pre_dispatch="n_jobs", **_AS_READY)
         try:
-            for outcome in _outcomes(parallel, attempt, handed):
-                handed.done(outcome.key)
-                yield outcome
+            for result in _results(parallel, run_job, handed):
+                handed.done(result.key)
+                yield result
         except TerminatedWorkerError as error:
             # The others are ended with the one that died, and what they had finished is lost too.
             text = f"a worker process died over this run (out of memory?): {describe(error)}"
             trace = "".join(traceback.format_exception(error))
             for job in handed.close():
-                yield Outcome(*job[:2], error=text, trace=trace, lost=job)
+                yield RunResult(*job[:2], error=text, trace=trace, lost=job)
 
 
-def _outcomes(
-    parallel: Any, function: Callable[[Job], Outcome], jobs: Iterator[Job]
-) -> Iterator[Outcome]:
-    with closing(parallel(joblib.delayed(function)(job) for job in jobs)) as outcomes:
-        yield from outcomes
+def _results(
+    parallel: Any, function: Callable[[Job], RunResult], jobs: Iterator[Job]
+) -> Iterator[RunResult]:
+    with closing(parallel(joblib.delayed(function)(job) for job in jobs)) as results:
+        yield from results
 
 
 def _lost(scheduler: str | None, error: BaseException) -> str:

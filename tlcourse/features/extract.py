@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from tlcourse.backbones.architectures import head
 from tlcourse.backbones.hooks import (
+    Capture,
     Images,
-    Look,
+    capture_activations,
     feature_stages,
-    observing,
     prepared_batches,
     stage_named,
 )
@@ -60,11 +60,11 @@ def extract_features(
     >>> extract_features(resnet18(), images, size=32, progress=False).shape
     (2, 512)
     """
-    with observing(model, {"head": head(model)}, _flat, inputs=True) as look:
+    with capture_activations(model, {"head": head(model)}, _flat, inputs=True) as capture:
         batches = prepared_batches(
             model, images, size=size, batch_size=batch_size, progress=progress
         )
-        return _gather(look, batches, len(images))["head"]
+        return _gather(capture, batches, len(images))["head"]
 
 
 def stage_features(
@@ -98,14 +98,16 @@ def stage_features(
     """
     body = feature_stages(model)
 
-    def keep(name: str, activation: Tensor) -> Tensor:
+    def reduce(name: str, activation: Tensor) -> Tensor:
         return body[name].maps(activation).float().mean((2, 3))
 
-    with observing(model, {name: stage.output for name, stage in body.items()}, keep) as look:
+    with capture_activations(
+        model, {name: stage.output for name, stage in body.items()}, reduce
+    ) as capture:
         batches = prepared_batches(
             model, images, size=size, batch_size=batch_size, progress=progress
         )
-        return _gather(look, batches, len(images))
+        return _gather(capture, batches, len(images))
 
 
 def cache_features(
@@ -149,11 +151,11 @@ def cache_features(
     """
     stage = stage_named(model, through)
     store = ArrayStore(len(images), cache_limit(memory_limit), path)
-    with store, observing(model, {through: stage.output}, _copy) as look:
+    with store, capture_activations(model, {through: stage.output}, _copy) as capture:
         for where, batch in prepared_batches(
             model, images, size=size, batch_size=batch_size, progress=progress, title=through
         ):
-            store.put(where, look(batch)[through].cpu().numpy())
+            store.put(where, capture(batch)[through].cpu().numpy())
         return store.result()
 
 
@@ -175,11 +177,13 @@ def _copy(_name: str, activation: Tensor) -> Tensor:
     return activation.float().clone()
 
 
-def _gather(look: Look, batches: Iterable[tuple[slice, Tensor]], total: int) -> dict[str, Features]:
+def _gather(
+    capture: Capture, batches: Iterable[tuple[slice, Tensor]], total: int
+) -> dict[str, Features]:
     # Filled in place: a list of batches, then joined, would need the memory twice.
     rows: dict[str, Features] = {}
     for where, batch in batches:
-        for name, values in look(batch).items():
+        for name, values in capture(batch).items():
             if name not in rows:
                 rows[name] = np.empty((total, *values.shape[1:]), np.float32)
             rows[name][where] = values.cpu().numpy()

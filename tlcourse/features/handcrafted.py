@@ -14,7 +14,7 @@ from skimage.color import rgb2gray
 from skimage.feature import graycomatrix, graycoprops, hog, local_binary_pattern
 
 Features = NDArray[np.float32]
-Images = NDArray[np.uint8]
+Uint8Images = NDArray[np.uint8]
 
 CELL = 8
 """Side of a HOG cell in pixels, as in Dalal and Triggs 2005; likewise 9 orientations, 2 x 2 cells
@@ -36,7 +36,7 @@ TEXTURE_NAMES = (
 """Names of the columns of `texture_statistics`."""
 
 
-def hog_features(images: Images) -> Features:
+def hog_features(images: Uint8Images) -> Features:
     """Return histograms of oriented gradients (Dalal and Triggs 2005): edges, cell by cell.
 
     Args:
@@ -52,7 +52,7 @@ def hog_features(images: Images) -> Features:
     return _each(images, _oriented_gradients)
 
 
-def texture_statistics(images: Images) -> Features:
+def texture_statistics(images: Uint8Images) -> Features:
     """Return statistics of brightness, gradients and local patterns, wherever in the image.
 
     Brightness percentiles; strength of gradients; uniform local binary patterns (Ojala et al.
@@ -72,7 +72,7 @@ def texture_statistics(images: Images) -> Features:
     return _each(images, _texture)
 
 
-def classic_features(images: Images) -> Features:
+def classic_features(images: Uint8Images) -> Features:
     """Return `hog_features` and `texture_statistics` side by side.
 
     Args:
@@ -88,21 +88,21 @@ def classic_features(images: Images) -> Features:
     return np.concatenate([hog_features(images), texture_statistics(images)], axis=1)
 
 
-def _oriented_gradients(image: Images) -> Features:
+def _oriented_gradients(image: Uint8Images) -> Features:
     histograms: Features = hog(
         image, orientations=9, pixels_per_cell=(CELL, CELL), cells_per_block=(2, 2)
     )
     return histograms
 
 
-def _grey(image: Images) -> Images:
+def _grey(image: Uint8Images) -> Uint8Images:
     if image.ndim == 2:
         return image
-    grey: Images = (255 * rgb2gray(image)).round().astype(np.uint8)
+    grey: Uint8Images = (255 * rgb2gray(image)).round().astype(np.uint8)
     return grey
 
 
-def _texture(image: Images) -> Features:
+def _texture(image: Uint8Images) -> Features:
     values = image / np.float32(255)
     down, right = np.gradient(values)
     edges = np.hypot(down, right)
@@ -111,13 +111,13 @@ def _texture(image: Images) -> Features:
     return np.concatenate([light, gradients, *_patterns(image), _pairs(image)])
 
 
-def _patterns(image: Images) -> list[Features]:
+def _patterns(image: Uint8Images) -> list[Features]:
     """Return the shares of the ten uniform patterns of eight neighbours, per radius."""
     codes = [local_binary_pattern(image, 8, radius, method="uniform") for radius in _LBP_RADII]
     return [np.bincount(code.astype(int).ravel(), minlength=10) / code.size for code in codes]
 
 
-def _pairs(image: Images) -> Features:
+def _pairs(image: Uint8Images) -> Features:
     angles = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)
     coarse = image // (256 // _GREY_LEVELS)
     pairs = graycomatrix(
@@ -127,7 +127,7 @@ def _pairs(image: Images) -> Features:
     return np.concatenate([graycoprops(pairs, name).mean(axis=1) for name in _PAIR_PROPERTIES])
 
 
-def _each(images: Images, extract: Callable[[Images], Features]) -> Features:
+def _each(images: Uint8Images, extract: Callable[[Uint8Images], Features]) -> Features:
     if getattr(images, "dtype", None) != np.uint8:
         found = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"expected uint8 images with values 0..255, got {found}")

@@ -14,7 +14,7 @@ from tlcourse.features.extract import cache_features
 from tlcourse.features.probe import probe
 from tlcourse.metrics.scores import auc
 
-CHANCE = 0.5
+CHANCE_AUC = 0.5
 """AUC of guessing, whatever the number of classes: that makes scores of tasks comparable."""
 
 
@@ -53,14 +53,14 @@ def stage_scores(
     if not features or not len(folds):
         raise ValueError("expected at least one stage and one fold, got none")
     truth, rows = np.asarray(labels), []
-    for number, (train, judged) in enumerate(folds):
-        if np.intersect1d(train, judged).size:
+    for number, (train, held_out) in enumerate(folds):
+        if np.intersect1d(train, held_out).size:
             raise ValueError(f"fold {number} judges images that it trained on: use grouped_folds")
         for stage, values in features.items():
             table = np.asarray(values)
             fitted = probe(table[train], truth[train])
-            score = auc(truth[judged], fitted.predict_proba(table[judged]))
-            rows.append((stage, number, score, CHANCE))
+            score = auc(truth[held_out], fitted.predict_proba(table[held_out]))
+            rows.append((stage, number, score, CHANCE_AUC))
     return pd.DataFrame(rows, columns=["stage", "fold", "score", "chance"])
 
 

@@ -65,8 +65,8 @@ def learning_curve(
     jobs = list(_jobs(part, sizes, folds, subsets, seed))
     found = [
         {"method": name, "images": len(train), "fold": fold, "subset": subset}
-        | _judge(values, part, train, judged, kind)
-        for fold, subset, train, judged in tqdm(jobs, "probes", leave=False, disable=not progress)
+        | _evaluate(values, part, train, held_out, kind)
+        for fold, subset, train, held_out in tqdm(jobs, "probes", leave=False, disable=not progress)
         for name, values in rows.items()
     ]
     return pd.DataFrame(found)
@@ -83,7 +83,7 @@ def fold_means(curve: pd.DataFrame) -> pd.DataFrame:
     >>> float(fold_means(curve)["auc"].iloc[0])
     0.75
     """
-    keys = ["method", "images", *_dealt(curve)]
+    keys = ["method", "images", *_split_columns(curve)]
     return curve.groupby(keys)["auc"].mean().reset_index()
 
 
@@ -113,7 +113,7 @@ def paired_gain(
     means = fold_means(curve)
     if images is not None:
         means = means[means["images"] == images]
-    by_fold = means.pivot_table(index=_dealt(curve), columns="method", values="auc")
+    by_fold = means.pivot_table(index=_split_columns(curve), columns="method", values="auc")
     missing = [name for name in (method, other) if name not in by_fold]
     if missing:
         raise ValueError(
@@ -123,35 +123,35 @@ def paired_gain(
     return fold_interval(by_fold[method], by_fold[other], folds=curve["fold"].nunique())
 
 
-def _dealt(curve: pd.DataFrame) -> list[str]:
+def _split_columns(curve: pd.DataFrame) -> list[str]:
     return [name for name in ("seed", "fold") if name in curve]
 
 
 def _jobs(
     part: Split, sizes: Sequence[int | None], folds: int, subsets: int, seed: int
 ) -> Iterator[tuple[int, int, Indices, Indices]]:
-    dealt = grouped_folds(part, folds, seed=seed)
-    most = min(len(train) for train, _ in dealt)
+    splits = grouped_folds(part, folds, seed=seed)
+    most = min(len(train) for train, _ in splits)
     wanted = sorted({most if size is None else size for size in sizes})
     if wanted[-1] > most:
         raise ValueError(f"the folds leave {most} images to train on, got a size of {wanted[-1]}")
-    for fold, (train, judged) in enumerate(dealt):
+    for fold, (train, held_out) in enumerate(splits):
         for size in wanted:
             for subset in range(1 if size == most else subsets):
                 # One stream per seed, fold and subset, whatever else is asked for.
                 drawn = int(np.random.SeedSequence((seed, fold, subset)).generate_state(1)[0])
                 chosen = stratified_choice(part.labels[train], size, seed=drawn)
-                yield fold, subset, train[chosen], judged
+                yield fold, subset, train[chosen], held_out
 
 
-def _judge(
-    rows: NDArray[np.generic], part: Split, train: Indices, judged: Indices, kind: Kind
+def _evaluate(
+    rows: NDArray[np.generic], part: Split, train: Indices, held_out: Indices, kind: Kind
 ) -> dict[str, float]:
     start = time.perf_counter()
     block = probe(rows[train], part.labels[train], kind=kind, groups=part.groups[train])
-    probs = block.predict_proba(rows[judged])
+    probs = block.predict_proba(rows[held_out])
     seconds = time.perf_counter() - start
-    return {"auc": auc(part.labels[judged], probs), "seconds": seconds}
+    return {"auc": auc(part.labels[held_out], probs), "seconds": seconds}
 
 
 def _checked(name: str, values: ArrayLike, part: Split) -> NDArray[np.generic]:

@@ -105,10 +105,10 @@ def _classifier(
         folds = _folds(labels, groups, kind)
         return GridSearchCV(scaled, penalties, scoring="neg_log_loss", cv=folds)
     if kind == "svm":
-        machine = make_pipeline(StandardScaler(), SVC(C=SVM_C))
+        svm = make_pipeline(StandardScaler(), SVC(C=SVM_C))
         # ensemble=False: one machine on all images, only the sigmoid is fitted on folds.
         folds = _folds(labels, groups, kind)
-        return make_pipeline(CalibratedClassifierCV(machine, ensemble=False, cv=folds))
+        return make_pipeline(CalibratedClassifierCV(svm, ensemble=False, cv=folds))
     if kind == "knn":
         count = min(NEIGHBOURS, len(labels))
         nearest = KNeighborsClassifier(count, weights="distance", metric="cosine")
@@ -126,8 +126,8 @@ def _folds(
             f"kind {kind!r} needs two images or more of each class, of two groups, found "
             f"{counts.min()} of class {classes[counts.argmin()]}: add images or use kind='logistic'"
         )
-    dealer = StratifiedGroupKFold(min(_FOLDS, counts.min()), shuffle=True, random_state=0)
-    return list(dealer.split(labels, labels, groups))
+    splitter = StratifiedGroupKFold(min(_FOLDS, counts.min()), shuffle=True, random_state=0)
+    return list(splitter.split(labels, labels, groups))
 
 
 def _checked(

@@ -1,6 +1,6 @@
 """Choose what may move, and prove what did."""
 
-from tlcourse.freezing.freeze import freeze, frozen_stages, release, unfreeze
+from tlcourse.freezing.freeze import freeze, frozen_stages, unfreeze, unfreeze_in_training
 from tlcourse.freezing.report import (
     FrozenError,
     Snapshot,
@@ -18,7 +18,7 @@ __all__ = [
     "freeze",
     "freeze_report",
     "frozen_stages",
-    "release",
     "snapshot",
     "unfreeze",
+    "unfreeze_in_training",
 ]

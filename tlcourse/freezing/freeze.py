@@ -84,13 +84,13 @@ def unfreeze(model: nn.Module, *, down_to: str = "stem") -> nn.Module:
     divided = stages(model)
     names = list(divided)
     for name in names[_position(names, down_to, "down_to", model) :]:
-        _release(model, divided[name])
+        _unhold(model, divided[name])
     if not _record(model):
         del model.__dict__[_RECORD]
     return model
 
 
-def released_parameters(model: nn.Module, down_to: str) -> list[nn.Parameter]:
+def parameters_to_unfreeze(model: nn.Module, down_to: str) -> list[nn.Parameter]:
     """List the parameters that `unfreeze` with this `down_to` would release, without doing it.
 
     These are the ones that `freeze` holds and that trained before. A parameter held by hand,
@@ -105,7 +105,7 @@ def released_parameters(model: nn.Module, down_to: str) -> list[nn.Parameter]:
 
     >>> from torchvision import models
     >>> model = freeze(models.resnet18())
-    >>> len(released_parameters(model, "head")), len(released_parameters(model, "stage4"))
+    >>> len(parameters_to_unfreeze(model, "head")), len(parameters_to_unfreeze(model, "stage4"))
     (0, 15)
     """
     divided = stages(model)
@@ -155,7 +155,7 @@ def _hold(model: nn.Module, stage: Stage) -> None:
         module.training = False
 
 
-def _release(model: nn.Module, stage: Stage) -> None:
+def _unhold(model: nn.Module, stage: Stage) -> None:
     record = _record(model)
     for name, parameter in stage.named_parameters():
         parameter.requires_grad_(record.pop(name, parameter.requires_grad))
@@ -179,7 +179,7 @@ def _is_held(stage: Stage) -> bool:
     return still and all(_is_holding(m) and not m.training for m in stage.modules())
 
 
-def plan_releases(
+def plan_unfreezing(
     model: nn.Module, unfreeze_at: Mapping[str, int] | None, epochs: int
 ) -> dict[int, str]:
     """Return the lowest stage to release before each epoch of `unfreeze_at`, in that order.
@@ -195,7 +195,7 @@ def plan_releases(
 
     >>> from torchvision.models import resnet18
     >>> from tlcourse.freezing import freeze
-    >>> plan_releases(freeze(resnet18()), {"stage4": 2, "stage3": 4, "stem": 4}, epochs=5)
+    >>> plan_unfreezing(freeze(resnet18()), {"stage4": 2, "stage3": 4, "stem": 4}, epochs=5)
     {2: 'stage4', 4: 'stem'}
     """
     names = list(stages(model))
@@ -212,7 +212,7 @@ def plan_releases(
     return {wanted[name]: name for name in downward}
 
 
-def release(model: nn.Module, down_to: str, optimizer: Optimizer) -> None:
+def unfreeze_in_training(model: nn.Module, down_to: str, optimizer: Optimizer) -> None:
     """Unfreeze from the head down to `down_to`; what is released starts without a past.
 
     A gradient or momentum from before a stage was frozen would push it in a stale direction, so
@@ -227,7 +227,7 @@ def release(model: nn.Module, down_to: str, optimizer: Optimizer) -> None:
     >>> from torchvision.models import resnet18
     >>> from tlcourse.freezing import freeze
     >>> model = freeze(resnet18())
-    >>> release(model, "stage4", torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> unfreeze_in_training(model, "stage4", torch.optim.SGD(model.parameters(), lr=0.1))
     >>> frozen_stages(model)
     ('stem', 'stage1', 'stage2', 'stage3')
     """

@@ -108,7 +108,7 @@ def assert_frozen(model: nn.Module) -> Iterator[None]:
     before = snapshot(model)
     yield
     divided = stages(model)
-    moved = {name: _movement(before, divided[name]) for name in still}
+    moved = {name: _what_moved(before, divided[name]) for name in still}
     found = [f"{what} of {name}" for name, what in moved.items() if what]
     if found:
         raise FrozenError(
@@ -129,10 +129,10 @@ def count_parameters(model: nn.Module) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
 
 
-def trainable_parameters(model: nn.Module) -> int:
+def count_trainable(model: nn.Module) -> int:
     """Count the parameters that train: those with `requires_grad`.
 
-    >>> trainable_parameters(nn.Linear(512, 2))
+    >>> count_trainable(nn.Linear(512, 2))
     1026
     """
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -156,7 +156,7 @@ def _count(stage: Stage, *, trainable: bool = False) -> int:
     return sum(p.numel() for p in stage.parameters() if p.requires_grad or not trainable)
 
 
-def _movement(before: Snapshot, stage: Stage) -> str:
+def _what_moved(before: Snapshot, stage: Stage) -> str:
     tests = {"weights": _weights_moved, "statistics": _statistics_moved}
     return " and ".join(what for what, moved in tests.items() if moved(before, stage))
 

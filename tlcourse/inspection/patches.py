@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tlcourse.backbones.hooks import (
     Images,
-    Keep,
+    Reduce,
+    capture_activations,
     device_of,
-    observing,
     prepared_batches,
     stage_named,
     with_gradients,
@@ -87,11 +87,11 @@ def top_patches(
         raise ValueError(f"expected k from 1 to the number of images, {len(images)}, got {k}")
     found = stage_named(model, stage)
     strengths = np.empty(len(images), np.float32)
-    with observing(model, {stage: found.output}, _strongest(found, channel)) as look:
+    with capture_activations(model, {stage: found.output}, _strongest(found, channel)) as capture:
         for where, batch in prepared_batches(
             model, images, size=size, batch_size=batch_size, progress=progress, title=stage
         ):
-            strengths[where] = look(batch)[stage].cpu().numpy()
+            strengths[where] = capture(batch)[stage].cpu().numpy()
     order = np.argsort(-strengths, kind="stable")[:k]
     best = np.stack([np.asarray(images[int(i)]) for i in order])
     centres, share = _field(model, best, found, channel, size)
@@ -99,7 +99,7 @@ def top_patches(
     return Patches(crops, order.astype(np.int64), corners, strengths[order])
 
 
-def _strongest(stage: Stage, channel: int) -> Keep:
+def _strongest(stage: Stage, channel: int) -> Reduce:
     def keep(_name: str, activation: Tensor) -> Tensor:
         return _channel(stage, activation, channel).amax(1)
 

@@ -57,24 +57,33 @@ def shift_effects(runs: pd.DataFrame, *, reference: str) -> pd.DataFrame:
         ValueError: If the reference or the unshifted scores are missing, or a way lacks a score.
 
     Example:
-        >>> rows = [(way, seed, shift, auc - 0.01 * seed * (shift == "blur"))
-        ...         for way, auc in (("cold", 0.9), ("frozen", 0.8))
+        >>> rows = [(strategy, seed, shift, auc - 0.01 * seed * (shift == "blur"))
+        ...         for strategy, auc in (("cold", 0.9), ("frozen", 0.8))
         ...         for seed in (0, 1) for shift in ("none", "blur")]
         >>> runs = pd.DataFrame(rows, columns=["way", "seed", "shift", "auc"])
         >>> round(shift_effects(runs, reference="frozen")["left_more"]["cold"].estimate, 2)
         0.1
     """
     scores = runs.pivot(index="seed", columns=["way", "shift"], values="auc")
-    ways = list(dict.fromkeys(runs["way"]))
-    if reference not in ways:
-        raise ValueError(f"expected a reference among {', '.join(ways)}, got {reference!r}")
-    if scores.isna().any(axis=None) or any((way, UNSHIFTED) not in scores for way in ways):
+    strategies = list(dict.fromkeys(runs["way"]))
+    if reference not in strategies:
+        raise ValueError(f"expected a reference among {', '.join(strategies)}, got {reference!r}")
+    if scores.isna().any(axis=None) or any(
+        (strategy, UNSHIFTED) not in scores for strategy in strategies
+    ):
         raise ValueError(f"expected a score per way, seed and shift, {UNSHIFTED!r} among them")
-    after = {way: scores[way].drop(columns=UNSHIFTED).mean(axis=1) for way in ways}
-    lost = {way: scores[way][UNSHIFTED] - after[way] for way in ways}
-    columns = {
-        "lost": [metrics.mean_interval(lost[way]) for way in ways],
-        "lost_more": [metrics.paired_mean_interval(lost[w], lost[reference]) for w in ways],
-        "left_more": [metrics.paired_mean_interval(after[w], after[reference]) for w in ways],
+    after = {
+        strategy: scores[strategy].drop(columns=UNSHIFTED).mean(axis=1) for strategy in strategies
     }
-    return pd.DataFrame(columns, index=pd.Index(ways, name="way"))
+    lost = {strategy: scores[strategy][UNSHIFTED] - after[strategy] for strategy in strategies}
+    columns = {
+        "lost": [metrics.mean_interval(lost[strategy]) for strategy in strategies],
+        "lost_more": [
+            metrics.paired_mean_interval(lost[strategy], lost[reference]) for strategy in strategies
+        ],
+        "left_more": [
+            metrics.paired_mean_interval(after[strategy], after[reference])
+            for strategy in strategies
+        ],
+    }
+    return pd.DataFrame(columns, index=pd.Index(strategies, name="way"))

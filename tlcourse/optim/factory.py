@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import released_parameters
+from tlcourse.freezing.freeze import parameters_to_unfreeze
 from tlcourse.optim.groups import trainable_parameters
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
@@ -23,7 +23,7 @@ def make_optimizer(
     model: nn.Module,
     optimizer: Optimizer | MakeOptimizer | None,
     *,
-    releasing: str | None = None,
+    unfreezing: str | None = None,
 ) -> Optimizer:
     """Return the optimizer that was given, or make one over all that may move.
 
@@ -31,7 +31,7 @@ def make_optimizer(
         model: The network to be trained.
         optimizer: An optimizer; a function that makes one from a list of param groups; or None
             for AdamW with rate 1e-3 and weight decay 0.01.
-        releasing: The lowest stage to be unfrozen later; an optimizer that is made here holds
+        unfreezing: The lowest stage to be unfrozen later; an optimizer that is made here holds
             what will move then, too. While it is frozen it has no gradient and gets no step.
 
     Raises:
@@ -42,7 +42,7 @@ def make_optimizer(
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    later = [] if releasing is None else released_parameters(model, releasing)
+    later = [] if unfreezing is None else parameters_to_unfreeze(model, unfreezing)
     groups = [{"name": "all", "params": [*trainable_parameters(model), *later]}]
     if optimizer is None:
         # Fused: one pass over all parameters saves 2 % of a MobileNetV2 step on two cores.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tlcourse.backbones.stages import stages
-from tlcourse.freezing.freeze import released_parameters
+from tlcourse.freezing.freeze import parameters_to_unfreeze
 
 
 def check_numbers(lrs: Mapping[str, float | None], weight_decay: float | None) -> None:
@@ -35,7 +35,7 @@ def check_numbers(lrs: Mapping[str, float | None], weight_decay: float | None) -
         raise ValueError(f"expected a weight_decay of 0 or more, got {weight_decay}")
 
 
-def stage_rates(
+def assign_rates(
     names: Sequence[str],
     head_lr: float | None,
     backbone_lr: float | None,
@@ -54,7 +54,7 @@ def stage_rates(
     Raises:
         ValueError: If the rates are given in no way or in two, or `decay` is out of range.
 
-    >>> stage_rates(["stem", "stage1", "head"], 0.4, None, None, 0.5)
+    >>> assign_rates(["stem", "stage1", "head"], 0.4, None, None, 0.5)
     {'head': 0.4, 'stage1': 0.2, 'stem': 0.1}
     """
     single = (head_lr, backbone_lr, decay)
@@ -104,7 +104,7 @@ def check_rates(
     if idle:
         raise ValueError(
             f"{listed(idle)} has a rate but is frozen: leave the rate out, unfreeze first, or "
-            "name in `releasing` the lowest stage to be released later"
+            "name in `unfreezing` the lowest stage to be released later"
         )
 
 
@@ -137,7 +137,7 @@ def param_groups(
     decay: float | None = None,
     weight_decay: float | None = None,
     no_decay: bool = False,
-    releasing: str | None = None,
+    unfreezing: str | None = None,
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into one named group per stage, each with its rate.
 
@@ -147,7 +147,7 @@ def param_groups(
     the next higher stage, frozen stages counted (Howard & Ruder 2018 use 1 / 2.6).
 
     Every trainable parameter lands in exactly one group and frozen ones in none. Stages that are
-    wholly frozen get no group, unless they are to be released later (`releasing`).
+    wholly frozen get no group, unless they are to be released later (`unfreezing`).
 
     Args:
         model: A network whose stages are known (see `tlcourse.backbones.stages.stages`).
@@ -158,7 +158,7 @@ def param_groups(
         weight_decay: Weight decay of the groups, 0 or more; None leaves it to the optimizer.
         no_decay: Whether one-dimensional parameters (biases and the scales of normalisation
             layers) go without weight decay, in groups of their own, such as `stage1/no_decay`.
-        releasing: The lowest stage that training will release later, as
+        unfreezing: The lowest stage that training will release later, as
             `fit(unfreeze_at={"stage4": 3})` does: what `freeze` holds of it and of the stages
             above counts as trainable, what was held by hand does not.
 
@@ -169,7 +169,7 @@ def param_groups(
     Raises:
         ValueError: If the rates are given in no way or in two, name a stage that does not exist
             or one that is frozen, leave out a trainable stage, or lie outside their range; or
-            if no stage is called `releasing`.
+            if no stage is called `unfreezing`.
 
     >>> import torch
     >>> from torchvision.models import mobilenet_v2
@@ -179,8 +179,8 @@ def param_groups(
     >>> optimizer = torch.optim.SGD(groups, momentum=0.9)
     """
     check_numbers({"head_lr": head_lr, "backbone_lr": backbone_lr, **(lrs or {})}, weight_decay)
-    trainable = _trainable_by_stage(model, releasing)
-    rates = stage_rates(list(trainable), head_lr, backbone_lr, lrs, decay)
+    trainable = _trainable_by_stage(model, unfreezing)
+    rates = assign_rates(list(trainable), head_lr, backbone_lr, lrs, decay)
     check_rates(rates, trainable, by_name=lrs is not None)
     groups = []
     for name, parameters in trainable.items():
@@ -193,7 +193,7 @@ def param_groups(
 
 
 def check_optimizer(
-    model: nn.Module, optimizer: Optimizer, *, releasing: str | None = None, stacklevel: int = 2
+    model: nn.Module, optimizer: Optimizer, *, unfreezing: str | None = None, stacklevel: int = 2
 ) -> None:
     """Compare what the optimizer holds with what may move in the model.
 
@@ -203,7 +203,7 @@ def check_optimizer(
     Args:
         model: The network to be trained.
         optimizer: The optimizer that is to train it.
-        releasing: The lowest stage that training will release later (see `param_groups`).
+        unfreezing: The lowest stage that training will release later (see `param_groups`).
         stacklevel: How many calls up the warning points (see `warnings.warn`).
 
     Raises:
@@ -216,7 +216,7 @@ def check_optimizer(
     """
     # Membership by identity: two fresh normalisation layers hold equal values.
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    trainable = _trainable_now_or_later(model, releasing)
+    trainable = _trainable_now_or_later(model, unfreezing)
     frozen = {id(p) for p in model.parameters()} - trainable
     if not held & trainable:
         raise ValueError(
@@ -251,19 +251,19 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def _trainable_by_stage(model: nn.Module, releasing: str | None) -> dict[str, list[nn.Parameter]]:
-    trainable = _trainable_now_or_later(model, releasing)
+def _trainable_by_stage(model: nn.Module, unfreezing: str | None) -> dict[str, list[nn.Parameter]]:
+    trainable = _trainable_now_or_later(model, unfreezing)
     return {
         name: [p for p in stage.parameters() if id(p) in trainable]
         for name, stage in stages(model).items()
     }
 
 
-def _trainable_now_or_later(model: nn.Module, releasing: str | None) -> set[int]:
-    """Return the identities of what moves now, and of what moves once `releasing` is released."""
+def _trainable_now_or_later(model: nn.Module, unfreezing: str | None) -> set[int]:
+    """Return the identities of what moves now, and of what moves once `unfreezing` is released."""
     # Something must train from the first step on: what is released later cannot stand in for it.
     now = trainable_parameters(model)
-    later = [] if releasing is None else released_parameters(model, releasing)
+    later = [] if unfreezing is None else parameters_to_unfreeze(model, unfreezing)
     return {id(p) for p in [*now, *later]}
 
 

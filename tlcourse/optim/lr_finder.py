@@ -133,7 +133,7 @@ def find_lr(
     """
     _check_range(low, high, steps, smoothing)
     probed, trained = _divided(data.train, held_back, seed)
-    _check_answers(model, data)
+    _check_num_outputs(model, data)
     trial, trial_optimizer = _copies(model, optimizer)
     images = PreparedImages(trial, trained.images, size=size)
     batches = TrainingBatches(images, trained.labels, batch_size, augment=augment, seed=seed)
@@ -262,11 +262,11 @@ def _check_range(low: float, high: float, steps: int, smoothing: float) -> None:
         raise ValueError(f"expected smoothing from 0 to below 1, got {smoothing}")
 
 
-def _check_answers(model: nn.Module, data: ImageSet) -> None:
-    answers = head(model).weight.shape[0]
-    if answers != data.num_classes:
+def _check_num_outputs(model: nn.Module, data: ImageSet) -> None:
+    outputs = head(model).weight.shape[0]
+    if outputs != data.num_classes:
         raise ValueError(
-            f"the network gives {answers} answers, but {data.name!r} has {data.num_classes} "
+            f"the network gives {outputs} answers, but {data.name!r} has {data.num_classes} "
             f"classes: call replace_head(model, {data.num_classes}) first"
         )
 
@@ -275,7 +275,7 @@ CLEAR = 5.0
 """How many of its standard errors, by the noise of single steps, the fall must measure: more than
 usual, because the lowest steps are picked after seeing all."""
 
-CHANCE = 0.005
+CHANCE_P_VALUE = 0.005
 """Chance, by Wilcoxon's signed ranks, below which it is no accident that the loss of most images
 fell. Ranks, because a few images that a network gets surely wrong have losses of any size."""
 
@@ -382,7 +382,7 @@ def _noise_of_step(means: NDArray[np.float64]) -> float:
 
 def _most_fell(losses: NDArray[np.float64]) -> bool:
     falls = losses[:SOME].mean(axis=0) - losses[-SOME:].mean(axis=0)
-    return bool(wilcoxon(falls, alternative="greater").pvalue < CHANCE)
+    return bool(wilcoxon(falls, alternative="greater").pvalue < CHANCE_P_VALUE)
 
 
 def _lowest_points(losses: NDArray[np.float64], weight: float) -> list[int]:

@@ -2,8 +2,8 @@
 
 from tlcourse.plots.curves import history_curves, learning_curves, stage_curves
 from tlcourse.plots.evaluation import (
-    confusion,
-    confusions,
+    confusion_matrices,
+    confusion_matrix,
     precision_recall_curve,
     reliability_curve,
     roc,
@@ -11,7 +11,7 @@ from tlcourse.plots.evaluation import (
 from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
 from tlcourse.plots.learning_rates import rate_schedule, rate_test, schedule_curves, stage_rates
-from tlcourse.plots.predictions import score_distribution, top_answers
+from tlcourse.plots.predictions import score_distribution, top_predictions
 from tlcourse.plots.scores import class_counts, score_bars
 from tlcourse.plots.style import OKABE_ITO, colour, colours_for, show, style
 
@@ -21,8 +21,8 @@ __all__ = [
     "class_counts",
     "colour",
     "colours_for",
-    "confusion",
-    "confusions",
+    "confusion_matrices",
+    "confusion_matrix",
     "filters_grid",
     "heat_map",
     "history_curves",
@@ -42,5 +42,5 @@ __all__ = [
     "stage_curves",
     "stage_rates",
     "style",
-    "top_answers",
+    "top_predictions",
 ]

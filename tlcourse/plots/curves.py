@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tlcourse.plots.style import (
-    CHANCE,
+    CHANCE_COLOUR,
     MARKERS,
     WIDTH,
     canvas,
@@ -30,7 +30,7 @@ from tlcourse.plots.style import (
 )
 from tlcourse.plots.summary import require_columns, summarise
 
-NAMES = {
+AXIS_NAMES = {
     "images": "training images (log scale)",
     "auc": "test AUC",
     "accuracy": "test accuracy",
@@ -103,7 +103,7 @@ def learning_curves(
         raise ValueError(f"sizes in column {x!r} must be above 0 for a log axis, got {sizes[0]}")
     ax = canvas(title, ax, height=4.3)
     ax.set_xscale("log")
-    ax.set_xlabel(xlabel or NAMES.get(x, x))
+    ax.set_xlabel(xlabel or AXIS_NAMES.get(x, x))
     own = drawn.iloc[:0] if points is None else points
     shades = _draw(ax, own, other, reference_name, interval, colours, dodge="log")
     tick_sizes(ax, sizes)
@@ -111,7 +111,7 @@ def learning_curves(
         ax.set_ylim(ylim)
     ends = drawn if points is None else points
     bars = interval and points is not None
-    _finish(ax, ends, ylabel or NAMES.get(y, y), bars, given(guess), chance, shades)
+    _finish(ax, ends, ylabel or AXIS_NAMES.get(y, y), bars, given(guess), chance, shades)
     return ax
 
 
@@ -173,10 +173,10 @@ def stage_curves(
     place = given(guess)
     star = None if place is None else (_known([place[0]], order, "guess"), place[1])
     ax = canvas(title, ax, height=4.3)
-    ax.set_xlabel(xlabel or NAMES.get(x, x))
+    ax.set_xlabel(xlabel or AXIS_NAMES.get(x, x))
     shades = _draw(ax, points, other, reference_name, interval, colours, dodge="linear")
     tick_names(ax, list(order.values()), [str(name) for name in order])
-    _finish(ax, points, ylabel or NAMES.get(y, y), interval, star, chance, shades)
+    _finish(ax, points, ylabel or AXIS_NAMES.get(y, y), interval, star, chance, shades)
     return ax
 
 
@@ -254,7 +254,7 @@ def _chance_lines(
         names = [name for name, value in levels.items() if value == level]
         alone = len(names) == 1 and names[0] and len(levels) > 1
         text = f"chance, {' and '.join(names)}" if len(set(levels.values())) > 1 else "chance"
-        chance_line(ax, level, name=text, shade=shades[names[0]] if alone else CHANCE)
+        chance_line(ax, level, name=text, shade=shades[names[0]] if alone else CHANCE_COLOUR)
 
 
 class HasTable(Protocol):

@@ -16,11 +16,20 @@ from tlcourse import metrics
 from tlcourse.metrics.calibration import reliability
 from tlcourse.metrics.curves import precision_recall, roc_points
 from tlcourse.metrics.operating_points import OperatingPoint
-from tlcourse.plots.style import CHANCE, MARKERS, WIDTH, canvas, colours_for, headline, ink, style
+from tlcourse.plots.style import (
+    CHANCE_COLOUR,
+    MARKERS,
+    WIDTH,
+    canvas,
+    colours_for,
+    headline,
+    ink,
+    style,
+)
 
 
 @style()
-def confusion(
+def confusion_matrix(
     labels: ArrayLike,
     predictions: ArrayLike,
     classes: Sequence[str],
@@ -40,7 +49,7 @@ def confusion(
     Raises:
         ValueError: If shapes or classes disagree.
 
-    >>> ax = confusion([0, 1, 1], [0, 1, 0], ["malignant", "benign"], title="One false alarm")
+    >>> ax = confusion_matrix([0, 1, 1], [0, 1, 0], ["malignant", "benign"], title="A false alarm")
     >>> ax.texts[0].get_text().split()
     ['1', '100', '%']
     """
@@ -68,7 +77,7 @@ def confusion(
 
 
 @style()
-def confusions(
+def confusion_matrices(
     labels: ArrayLike,
     predictions: Mapping[str, ArrayLike],
     classes: Sequence[str],
@@ -89,8 +98,8 @@ def confusions(
     Raises:
         ValueError: If there is no name, or shapes or classes disagree.
 
-    >>> answers = {"timid": [1, 1, 1], "bold": [0, 0, 1]}
-    >>> axes = confusions([0, 1, 1], answers, ["malignant", "benign"], title="Two answers")
+    >>> predicted = {"timid": [1, 1, 1], "bold": [0, 0, 1]}
+    >>> axes = confusion_matrices([0, 1, 1], predicted, ["malignant", "benign"], title="Two models")
     >>> [ax.get_title() for ax in axes]
     ['timid', 'bold']
     """
@@ -99,8 +108,8 @@ def confusions(
     figure = new_figure(figsize=(WIDTH, 1.5 + WIDTH * 0.8 / len(predictions)))
     headline(figure, title)
     axes = figure.subplots(1, len(predictions), squeeze=False)[0]
-    for ax, (name, answers) in zip(axes, predictions.items(), strict=True):
-        confusion(labels, answers, classes, title=name, ax=ax)
+    for ax, (name, predicted) in zip(axes, predictions.items(), strict=True):
+        confusion_matrix(labels, predicted, classes, title=name, ax=ax)
     for ax in axes[1:]:
         ax.set_ylabel("")
         ax.set_yticks([])
@@ -108,17 +117,17 @@ def confusions(
 
 
 def _counts(labels: ArrayLike, predictions: ArrayLike, count: int) -> NDArray[np.int64]:
-    truth, answers = np.asarray(labels), np.asarray(predictions)
-    if truth.ndim != 1 or answers.shape != truth.shape:
+    truth, predicted = np.asarray(labels), np.asarray(predictions)
+    if truth.ndim != 1 or predicted.shape != truth.shape:
         raise ValueError(
-            f"expected labels (N,) and predictions (N,), got {truth.shape}, {answers.shape}; "
+            f"expected labels (N,) and predictions (N,), got {truth.shape}, {predicted.shape}; "
             "of probabilities take probs.argmax(axis=1)"
         )
-    if not np.issubdtype(answers.dtype, np.integer):
-        raise ValueError(f"predictions must be class numbers, got {answers.dtype}")
-    if len(answers) and not 0 <= answers.min() <= answers.max() < count:
+    if not np.issubdtype(predicted.dtype, np.integer):
+        raise ValueError(f"predictions must be class numbers, got {predicted.dtype}")
+    if len(predicted) and not 0 <= predicted.min() <= predicted.max() < count:
         raise ValueError(f"predictions must lie in 0..{count - 1}, the {count} classes named")
-    return metrics.confusion(truth, np.eye(count)[answers])
+    return metrics.confusion(truth, np.eye(count)[predicted])
 
 
 Mark = OperatingPoint | Mapping[str, OperatingPoint]
@@ -172,7 +181,9 @@ def roc(
         alarms, found = 1 - table["specificity"].to_numpy(), table["sensitivity"].to_numpy()
         area = float(np.trapezoid(found, alarms))
         ax.plot(alarms, found, color=shades[name], label=_wrapped(f"{name}: AUC {area:.2f}"))
-    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="guessing: AUC 0.50", zorder=1)
+    ax.plot(
+        [0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE_COLOUR, label="guessing: AUC 0.50", zorder=1
+    )
     for i, (name, point) in enumerate(marks.items()):
         reached = f"sensitivity {point.sensitivity:.2f}, specificity {point.specificity:.2f}"
         _mark(ax, i, 1 - point.specificity, point.sensitivity, f"{_named(name, point)}\n{reached}")
@@ -229,7 +240,9 @@ def precision_recall_curve(
         words = _wrapped(f"{name}: average precision {mean:.2f}")
         ax.plot(*steps, drawstyle="steps-pre", color=shades[name], label=words)
     share = float(np.mean(np.asarray(labels) == positive))
-    ax.axhline(share, ls="--", lw=1.2, color=CHANCE, label=f"guessing: {share:.2f}", zorder=1)
+    ax.axhline(
+        share, ls="--", lw=1.2, color=CHANCE_COLOUR, label=f"guessing: {share:.2f}", zorder=1
+    )
     for i, (name, point) in enumerate(marks.items()):
         reached = f"sensitivity {point.sensitivity:.2f}, precision {point.precision:.2f}"
         _mark(ax, i, point.sensitivity, point.precision, f"{_named(name, point)}\n{reached}")
@@ -332,7 +345,7 @@ def reliability_curve(
         ax.plot(said, true, ms=6, lw=1.2, label=words, **look)
         ax.scatter(said, true, s=20 + 160 * images / most, zorder=3, **look)
         ax.errorbar(said, true, reach, fmt="none", ecolor=shades[name], capsize=3, elinewidth=1)
-    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE, label="honest", zorder=1)
+    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE_COLOUR, label="honest", zorder=1)
     least = 0.0 if positive is not None else 1 / np.shape(next(iter(several.values())))[1]
     ax.set_xlim(least - 0.02, 1.02)
     ax.set_ylim(-0.02, 1.02)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcourse.optim.groups import NO_DECAY
 from tlcourse.plots.style import (
-    CHANCE,
+    CHANCE_COLOUR,
     OKABE_ITO,
     canvas,
     colours_for,
@@ -65,7 +65,7 @@ def stage_rates(
             # A dot, not a bar: on a log axis a bar's length would say nothing.
             ax.plot(i, rate, "o", markersize=9, color=OKABE_ITO["blue"])
         text = "frozen" if rate is None else f"{rate:.2g}"
-        shade = CHANCE if rate is None else "black"
+        shade = CHANCE_COLOUR if rate is None else "black"
         spot: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
         ax.annotate(text, (i, rate or floor), **spot, fontsize=10, color=shade)
     ax.set_xlim(-0.6, len(given) - 0.4)

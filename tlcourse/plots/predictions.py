@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from tlcourse.metrics.scores import check_predictions
 from tlcourse.plots.grids import framed, pictures_of
-from tlcourse.plots.style import CHANCE, OKABE_ITO, canvas, colours_for, ink, style
+from tlcourse.plots.style import CHANCE_COLOUR, OKABE_ITO, canvas, colours_for, ink, style
 
 
 @style()
@@ -54,8 +54,8 @@ def score_distribution(
         if len(score):
             ax.plot([np.median(score)] * 2, [i - 0.38, i + 0.38], color="black", lw=2)
     if len(classes) == 2:
-        ax.axvline(0.5, ls="--", lw=1.2, color=CHANCE, zorder=0)
-        ax.text(0.51, -0.5, f"called {classes[of]} →", va="top", fontsize=9, color=CHANCE)
+        ax.axvline(0.5, ls="--", lw=1.2, color=CHANCE_COLOUR, zorder=0)
+        ax.text(0.51, -0.5, f"called {classes[of]} →", va="top", fontsize=9, color=CHANCE_COLOUR)
     counts = [int((labels == i).sum()) for i in range(len(classes))]
     names = [f"{textwrap.fill(c, 16)}\n({n} images)" for c, n in zip(classes, counts, strict=True)]
     ax.set_yticks(range(len(classes)), labels=names)
@@ -69,7 +69,7 @@ def score_distribution(
 
 
 @style()
-def top_answers(
+def top_predictions(
     probs: ArrayLike,
     names: Sequence[str],
     *,
@@ -91,7 +91,7 @@ def top_answers(
     Raises:
         ValueError: If shapes disagree.
 
-    >>> ax = top_answers([0.1, 0.7, 0.2], ["cat", "cup", "dog"], title="A cup", k=2)
+    >>> ax = top_predictions([0.1, 0.7, 0.2], ["cat", "cup", "dog"], title="A cup", k=2)
     >>> [text.get_text() for text in ax.get_yticklabels()]
     ['cup', 'dog']
     """

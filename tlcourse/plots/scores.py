@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tlcourse.metrics.intervals import Interval
-from tlcourse.plots.style import CHANCE, GUESS, MARKERS, canvas, colour, colours_for, style
+from tlcourse.plots.style import CHANCE_COLOUR, GUESS, MARKERS, canvas, colour, colours_for, style
 
 if TYPE_CHECKING:
     from tlcourse.datasets.base import ImageSet
@@ -103,7 +103,7 @@ def score_bars(
     _marks(ax, names, reference, "D", reference_name, "reference", {"mfc": "none", "mec": "black"})
     _marks(ax, names, guesses, "*", "your guess", "guess", {"mfc": GUESS, "mec": "black", "ms": 16})
     if chance is not None:
-        ax.axvline(chance, ls="--", lw=1.2, color=CHANCE, zorder=0, label="chance")
+        ax.axvline(chance, ls="--", lw=1.2, color=CHANCE_COLOUR, zorder=0, label="chance")
     ax.set_yticks(range(len(names)), labels=[textwrap.fill(name, 26) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel(f"{xlabel}, 95 % interval")

@@ -36,7 +36,7 @@ OKABE_ITO = {
 
 
 GUESS = OKABE_ITO["yellow"]
-CHANCE = "#555555"
+CHANCE_COLOUR = "#555555"
 MARKERS = "osD^vPX<>"
 
 # The first row whose words occur in a name gives its colour: "fine-tuned from ImageNet" is
@@ -207,7 +207,9 @@ def guess_star(ax: Axes, x: float, y: float) -> None:
     ax.plot([x], [y], "*", ms=17, color=GUESS, mec="black", mew=1, zorder=5, label="your guess")
 
 
-def chance_line(ax: Axes, level: float, *, name: str = "chance", shade: str = CHANCE) -> None:
+def chance_line(
+    ax: Axes, level: float, *, name: str = "chance", shade: str = CHANCE_COLOUR
+) -> None:
     """Draw the score of guessing as a dashed horizontal line with its name on it."""
     ax.axhline(level, ls="--", lw=1.2, color=shade, zorder=1)
     ax.annotate(

@@ -31,7 +31,7 @@ from tlcourse.metrics.scores import (
     calibration_error,
     log_loss,
 )
-from tlcourse.reports.page import DEALINGS, SCORES
+from tlcourse.reports.page import SCORE_TEXTS, SPLIT_TEXTS
 from tlcourse.runtime import versions
 
 METRICS: dict[str, Metric] = {
@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
 """Scores that a card gives with an interval; the loss stands beside the calibration error."""
 
 
-RESAMPLES = 500
+CARD_RESAMPLES = 500
 """Draws of the bootstrap: half as many as a report takes, so that a lesson need not wait."""
 
 
@@ -106,7 +106,7 @@ def model_card(
     page = _template().render(
         detector=detector,
         data=data,
-        dealing=DEALINGS[data.partition],
+        split_text=SPLIT_TEXTS[data.partition],
         counts=[(str(part), list(row)) for part, row in data.counts().iterrows()],
         chosen=chosen,
         scores=_scores(data, rows),
@@ -168,7 +168,10 @@ def _plain(text: object) -> str:
 def _scores(data: ImageSet, rows: NDArray[np.float64]) -> list[tuple[str, Interval]]:
     labels, groups = data.test.labels, data.test.groups
     return [
-        (SCORES[name], bootstrap(metric, labels, rows, groups=groups, resamples=RESAMPLES))
+        (
+            SCORE_TEXTS[name],
+            bootstrap(metric, labels, rows, groups=groups, resamples=CARD_RESAMPLES),
+        )
         for name, metric in METRICS.items()
     ]
 

@@ -6,27 +6,27 @@ import numpy as np
 from markupsafe import Markup
 
 from tlcourse import plots
-from tlcourse.detectors.artifacts import Outcome
+from tlcourse.detectors.artifacts import Artifacts
 from tlcourse.plots.style import as_html
 
-COLUMNS = 4
+MISTAKES_PER_ROW = 4
 """Images in a row of mistakes."""
 
 
-def rates(outcome: Outcome) -> Markup:
+def draw_rates(artifacts: Artifacts) -> Markup:
     """Draw the rate of each stage; one that never moves is frozen."""
-    plan = outcome.run["training"]
+    plan = artifacts.run["training"]
     moving = {group["name"]: group["lr"] for group in plan["rates"]}
-    title = f"Full rate of each stage, strategy {outcome.run['arguments']['strategy']['name']}"
+    title = f"Full rate of each stage, strategy {artifacts.run['arguments']['strategy']['name']}"
     ax = plots.stage_rates({name: moving.get(name) for name in plan["stages"]}, title=title)
     said = [f"{n} {moving[n]:.2g}" if n in moving else f"{n} frozen" for n in plan["stages"]]
     return _picture(ax, f"Learning rate of each stage on a log axis: {', '.join(said)}.")
 
 
-def learning_curves(outcome: Outcome) -> Markup:
+def draw_history(artifacts: Artifacts) -> Markup:
     """Draw losses and validation AUC by epoch of the training that was chosen."""
-    chosen = outcome.run["chosen"]
-    table = outcome.history.query(f"head_lr == {chosen['lr']!r}")
+    chosen = artifacts.run["chosen"]
+    table = artifacts.history.query(f"head_lr == {chosen['lr']!r}")
     last = table.iloc[-1]
     title = f"Epoch {chosen['epoch']} of {len(table)} is kept: its validation loss is the lowest"
     alt = (
@@ -38,61 +38,61 @@ def learning_curves(outcome: Outcome) -> Markup:
     return _picture(plots.history_curves(table, title=title), alt)
 
 
-def confusion(outcome: Outcome) -> Markup:
+def draw_confusion(artifacts: Artifacts) -> Markup:
     """Draw true against answered classes of the test images."""
-    answers = _answers(outcome)
-    right = int((answers == outcome.labels).sum())
-    title = f"{right} of {len(answers)} test images are answered rightly"
-    ax = plots.confusion(outcome.labels, answers, outcome.classes, title=title)
+    predicted = _predicted_classes(artifacts)
+    right = int((predicted == artifacts.labels).sum())
+    title = f"{right} of {len(predicted)} test images are answered rightly"
+    ax = plots.confusion_matrix(artifacts.labels, predicted, artifacts.classes, title=title)
     said = [
-        f"of {int((outcome.labels == i).sum())} {name}, "
-        f"{int(((outcome.labels == i) & (answers == i)).sum())} are called so"
-        for i, name in enumerate(outcome.classes)
+        f"of {int((artifacts.labels == i).sum())} {name}, "
+        f"{int(((artifacts.labels == i) & (predicted == i)).sum())} are called so"
+        for i, name in enumerate(artifacts.classes)
     ]
     return _picture(ax, f"Table of true against answered classes: {'; '.join(said)}.")
 
 
-def roc(outcome: Outcome) -> Markup | None:
+def draw_roc(artifacts: Artifacts) -> Markup | None:
     """Draw the ROC curve of the first class against the second; None for more than two."""
-    if len(outcome.classes) != 2:
+    if len(artifacts.classes) != 2:
         return None
-    area = outcome.run["scores"]["test"]["auc"]["estimate"]
-    first = outcome.classes[0]
-    title = f"{first} ranks above {outcome.classes[1]} in {100 * area:.0f} of 100 pairs"
-    models = {"detector": outcome.probs}
-    ax = plots.roc(outcome.labels, models, title=title, positive=0, positive_name=first)
+    area = artifacts.run["scores"]["test"]["auc"]["estimate"]
+    first = artifacts.classes[0]
+    title = f"{first} ranks above {artifacts.classes[1]} in {100 * area:.0f} of 100 pairs"
+    models = {"detector": artifacts.probs}
+    ax = plots.roc(artifacts.labels, models, title=title, positive=0, positive_name=first)
     return _picture(ax, f"ROC curve for {first} with the diagonal of guessing, AUC {area:.2f}.")
 
 
-def mistakes(outcome: Outcome) -> Markup | None:
+def draw_mistakes(artifacts: Artifacts) -> Markup | None:
     """Draw the most wrong test images with what they are and what they were called."""
-    count = len(outcome.most_wrong)
+    count = len(artifacts.most_wrong)
     if not count:
         return None
-    labels = outcome.labels[outcome.most_wrong_rows]
-    called = outcome.predictions["answer"].to_numpy()[outcome.most_wrong_rows]
-    sure = outcome.probs[outcome.most_wrong_rows].max(axis=1)
-    places = outcome.predictions["image"].to_numpy()[outcome.most_wrong_rows]
+    labels = artifacts.labels[artifacts.most_wrong_rows]
+    called = artifacts.predictions["answer"].to_numpy()[artifacts.most_wrong_rows]
+    sure = artifacts.probs[artifacts.most_wrong_rows].max(axis=1)
+    places = artifacts.predictions["image"].to_numpy()[artifacts.most_wrong_rows]
     captions = [
         f"no. {place}: called {name}, p\u00a0=\u00a0{p:.2f}"
         for place, name, p in zip(places, called, sure, strict=True)
     ]
     axes = plots.image_grid(
-        outcome.most_wrong,
+        artifacts.most_wrong,
         labels,
-        outcome.classes,
-        rows=-(-count // COLUMNS),
-        cols=COLUMNS,
+        artifacts.classes,
+        rows=-(-count // MISTAKES_PER_ROW),
+        cols=MISTAKES_PER_ROW,
         title="Most wrong first: below each image its true class, then what it was called",
         captions=captions,
     )
-    said = [f"{outcome.classes[i]}, {text}" for i, text in zip(labels, captions, strict=True)]
+    said = [f"{artifacts.classes[i]}, {text}" for i, text in zip(labels, captions, strict=True)]
     return _picture(axes, f"Thumbnails of {count} test images: {'; '.join(said)}.")
 
 
-def _answers(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    numbers = {name: i for i, name in enumerate(outcome.classes)}
-    return np.array([numbers[name] for name in outcome.predictions["answer"]], np.int64)
+def _predicted_classes(artifacts: Artifacts) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    numbers = {name: i for i, name in enumerate(artifacts.classes)}
+    return np.array([numbers[name] for name in artifacts.predictions["answer"]], np.int64)
 
 
 def _picture(target: object, alt: str) -> Markup:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tlcourse.detectors.artifacts import DETECTOR, Outcome, read_outcome
+from tlcourse.detectors.artifacts import DETECTOR, Artifacts, read_artifacts
 from tlcourse.files import written_whole
 from tlcourse.reports import figures as pictures
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 REPORT = "report.html"
-SCORES = {
+SCORE_TEXTS = {
     "auc": "AUC (0.5 is guessing, 1 ranks every pair rightly)",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy (mean over classes)",
@@ -26,7 +26,7 @@ SCORES = {
 }
 
 
-DEALINGS = {
+SPLIT_TEXTS = {
     "grouped": "were dealt out at random, 70/10/20, each class in its share; images that correlate "
     "strongly with each other were kept in one part",
     "official": "stand as they came: only their maker knows whether one patient is in two of them",
@@ -53,16 +53,16 @@ def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
     Raises:
         InvalidOutcome: If the folder holds no finished training.
     """
-    outcome = read_outcome(folder)
+    artifacts = read_artifacts(folder)
     path = Path(folder) / REPORT if out is None else Path(out)
-    page = render(outcome)
+    page = render(artifacts)
     with written_whole(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 
 
-def render(outcome: Outcome) -> str:
-    """Return the page of an outcome as HTML."""
+def render(artifacts: Artifacts) -> str:
+    """Return the page of a training as HTML."""
     pages = Environment(
         loader=PackageLoader("tlcourse.reports"),
         autoescape=True,
@@ -70,32 +70,32 @@ def render(outcome: Outcome) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    run = outcome.run
+    run = artifacts.run
     return pages.get_template("report.html").render(
         run=run,
         data=run["data"],
         plan=run["training"],
-        headline=_headline(outcome),
-        dealing=DEALINGS[run["data"]["partition"]],
+        headline=_headline(artifacts),
+        split_text=SPLIT_TEXTS[run["data"]["partition"]],
         counts=_counts(run["data"]),
         scores=_scores(run["scores"]),
         moves=_moves(run["training"]),
-        wrong=int((outcome.predictions["label"] != outcome.predictions["answer"]).sum()),
-        tested=len(outcome.predictions),
+        wrong=int((artifacts.predictions["label"] != artifacts.predictions["answer"]).sum()),
+        tested=len(artifacts.predictions),
         detector=DETECTOR,
         pictures={
-            "rates": pictures.rates(outcome),
-            "curves": pictures.learning_curves(outcome),
-            "confusion": pictures.confusion(outcome),
-            "roc": pictures.roc(outcome),
-            "mistakes": pictures.mistakes(outcome),
+            "rates": pictures.draw_rates(artifacts),
+            "curves": pictures.draw_history(artifacts),
+            "confusion": pictures.draw_confusion(artifacts),
+            "roc": pictures.draw_roc(artifacts),
+            "mistakes": pictures.draw_mistakes(artifacts),
         },
     )
 
 
-def _headline(outcome: Outcome) -> str:
-    auc = outcome.run["scores"]["test"]["auc"]
-    return f"test AUC {_figures(auc)} on {len(outcome.predictions)} images"
+def _headline(artifacts: Artifacts) -> str:
+    auc = artifacts.run["scores"]["test"]["auc"]
+    return f"test AUC {_figures(auc)} on {len(artifacts.predictions)} images"
 
 
 def _figures(score: Any) -> str:
@@ -108,7 +108,7 @@ def _scores(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, test figures and validation figure of each score."""
     return [
         (text, _figures(scores["test"][key]), _figures(scores["val"][key]) if val else "")
-        for key, text in SCORES.items()
+        for key, text in SCORE_TEXTS.items()
         for val in [key in scores["val"]]
     ]
 
@@ -125,9 +125,9 @@ def _moves(plan: dict[str, Any]) -> list[tuple[str, str, str]]:
     given = {group["name"]: group["lr"] for group in plan["rates"]}
     order, rows = plan["stages"], []
     # A stage is released with all above it.
-    released = {order.index(name): epoch for name, epoch in plan["releases"].items()}
+    unfrozen = {order.index(name): epoch for name, epoch in plan["unfreeze_at"].items()}
     for place, name in enumerate(order):
-        since = [epoch for lowest, epoch in released.items() if lowest <= place]
+        since = [epoch for lowest, epoch in unfrozen.items() if lowest <= place]
         start = 1 if name not in plan["frozen"] else min(since, default=None)
         when = "never: frozen" if start is None else f"epoch {start}"
         rows.append((name, f"{given[name]:.3g}" if name in given else "none", when))

@@ -45,10 +45,10 @@ class Discs(Batch):
     stain: Floats
 
 
-def grid(size: int) -> tuple[Floats, Floats]:
+def pixel_grid(size: int) -> tuple[Floats, Floats]:
     """Return the places of pixels: `(1, size)` across and `(size, 1)` down.
 
-    >>> grid(4)[0].tolist()
+    >>> pixel_grid(4)[0].tolist()
     [[-0.375, -0.125, 0.125, 0.375]]
     """
     places = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
@@ -87,7 +87,7 @@ def shown(
 
 def white_cell(factors: Factors, size: int) -> tuple[Floats, Floats]:
     """Return how much of each pixel is white cell, and how much nucleus, `(N, size, size)`."""
-    x, y = grid(size)
+    x, y = pixel_grid(size)
     turn, reach = column(factors["turn"]), column(factors["radius"])
     across, down = x - column(factors["x"]), y - column(factors["y"])
     # In radii of the cell, turned so that the nucleus opens to the left.
@@ -121,7 +121,7 @@ def thickness(discs: Discs, size: int, *, pale: float) -> Floats:
         size: Side in pixels.
         pale: How much thinner a disc is in its middle, 0 to 1.
     """
-    x, y = grid(size)
+    x, y = pixel_grid(size)
     total = np.zeros((len(discs.x), size, size), np.float32)
     soft = max(SHARPEST, 0.4 / size)
     for k in range(discs.x.shape[1]):
@@ -150,7 +150,7 @@ def _stained(amount: Floats, density: Floats) -> Floats:
 
 def _lamp(factors: Factors, size: int) -> Floats:
     """Light without a slide: its colour, brighter towards one side."""
-    x, y = grid(size)
+    x, y = pixel_grid(size)
     slope = column(factors["slope_x"]) * x + column(factors["slope_y"]) * y
     lamp = np.stack([factors[f"lamp_{light}"] for light in ("red", "green", "blue")], axis=-1)
     return np.asarray((1 + slope)[..., None] * lamp[:, None, None, :], np.float32)
@@ -195,7 +195,7 @@ LIMITS: Final = {
 MOST_LOBES: Final = 5
 LATTICE: Final = 5  # red cells lie near the points of a lattice of so many rows and columns
 MOST_PLATELETS: Final = 3
-COLOURS: Final = ("red", "green", "blue")
+CHANNELS: Final = ("red", "green", "blue")
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -203,10 +203,10 @@ def draw_slides(count: int, rng: Generator) -> Columns:
     """Draw what the cells of a slide share: stain, lamp, focus, `(count,)` each."""
     drawn: Columns = {"stain": np.exp(rng.normal(0, 0.16, count))}
     for name, spread in {"nucleus": 0.10, "red": 0.15}.items():
-        for colour in COLOURS:
+        for colour in CHANNELS:
             drawn[f"{name}_{colour}"] = np.exp(rng.normal(0, spread, count))
     bright = rng.uniform(0.78, 0.97, count)
-    for colour, warm in zip(COLOURS, (1.02, 1.0, 0.98), strict=True):
+    for colour, warm in zip(CHANNELS, (1.02, 1.0, 0.98), strict=True):
         light = bright * warm * np.exp(rng.normal(0, 0.03, count))
         drawn[f"lamp_{colour}"] = np.minimum(light, 1)
     drawn["slope_x"], drawn["slope_y"] = rng.normal(0, 0.06, (2, count))

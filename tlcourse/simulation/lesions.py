@@ -33,7 +33,7 @@ MOST_SATELLITES: Final = 2
 MOST_CALCIFICATIONS: Final = 8
 Angles = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _harmonics(rng: Generator, amplitude: Doubles, orders: range, falloff: float
     return np.asarray(np.einsum("nk,nka->na", size, waves))
 
 
-def _spicules(rng: Generator, irregular: Booleans) -> Doubles:
+def _spicules(rng: Generator, irregular: Mask) -> Doubles:
     """Thin rays at random angles for about half of the irregular lesions, (N, 512)."""
     rays = np.zeros((len(irregular), len(ANGLES)))
     rows = np.flatnonzero(irregular & (rng.random(len(irregular)) < 0.55))

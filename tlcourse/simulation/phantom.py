@@ -47,10 +47,12 @@ from tlcourse.simulation.scanner import (
 )
 
 # One draw per purpose, so that asking for another shift or more markers changes nothing else.
-STREAMS: Final = ("labels", "factors", "tissue", "lesions", "views", "marked")
-TEXTURE_STREAM, SPECKLE_STREAM, MARKER_STREAM = range(len(STREAMS), len(STREAMS) + 3)
+PHANTOM_STREAMS: Final = ("labels", "factors", "tissue", "lesions", "views", "marked")
+TEXTURE_STREAM, SPECKLE_STREAM, MARKER_STREAM = range(
+    len(PHANTOM_STREAMS), len(PHANTOM_STREAMS) + 3
+)
 VIEW_COLUMNS: Final = ("shift_x", "shift_z", "curvature")
-BATCH: Final = 4  # images rendered together: their maps stay within a core's cache
+PHANTOM_BATCH: Final = 4  # images rendered together: their maps stay within a core's cache
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def simulate(
     _check_arguments(n, seed, views, size, malignant, contrast)
     check_probability("mimic", mimic)
     _check_shortcut(shortcut)
-    rngs = {name: np.random.default_rng([seed, at]) for at, name in enumerate(STREAMS)}
+    rngs = {name: np.random.default_rng([seed, at]) for at, name in enumerate(PHANTOM_STREAMS)}
     labels = _draw_labels(-(-n // views), malignant, rngs["labels"])
     factors = draw_patients(
         labels, rngs["factors"], malignant=malignant, contrast=contrast, mimic=mimic
@@ -141,9 +143,9 @@ def simulate(
     _choose_markers(factors, labels[patients], shift, shortcut, rngs["marked"])
     columns = {str(name): factors[name].to_numpy() for name in factors}
     images = np.empty((n, size, size), np.uint8)
-    batches = range(0, n, BATCH)
+    batches = range(0, n, PHANTOM_BATCH)
     for start in tqdm(batches, disable=not progress, leave=False, desc="simulating"):
-        rows = np.arange(start, min(start + BATCH, n))
+        rows = np.arange(start, min(start + PHANTOM_BATCH, n))
         part = {name: values[rows] for name, values in columns.items()}
         images[rows] = _render(rows, patients[rows], part, shapes, shift, seed, size)
     _draw_markers(images, factors, seed)

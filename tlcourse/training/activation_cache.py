@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tlcourse.backbones.architectures import UnsupportedModel
 from tlcourse.backbones.batchnorm import folded, rounding_apart
-from tlcourse.backbones.hooks import evaluating, main_logits, observing
+from tlcourse.backbones.hooks import capture_activations, evaluating, main_logits
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
 from tlcourse.features.extract import cache_limit
@@ -189,10 +189,10 @@ class CachedActivations:
     def _compute(self) -> Tensor:
         output = stages(self._fast)[self._through].output
         store = ArrayStore(len(self), cache_limit(self._limit))
-        with store, observing(self._fast, {"cut": output}, self._keep) as look:
+        with store, capture_activations(self._fast, {"cut": output}, self._keep) as capture:
             for start in range(0, len(self), CACHING_BATCH):
                 rows = slice(start, min(start + CACHING_BATCH, len(self)))
-                seen = look(self._source.take(torch.arange(rows.start, rows.stop)))
+                seen = capture(self._source.take(torch.arange(rows.start, rows.stop)))
                 store.put(rows, seen["cut"].cpu().numpy())
             return torch.from_numpy(store.result())
 

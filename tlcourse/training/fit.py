@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import plan_releases
+from tlcourse.freezing.freeze import plan_unfreezing
 from tlcourse.loaders.augment import Augment
 from tlcourse.loaders.batches import TrainingBatches, model_device
 from tlcourse.optim.factory import (
@@ -103,7 +103,7 @@ def fit(
             name: `{"stage4": 3, "stage3": 5}` is gradual unfreezing (Howard & Ruder 2018),
             `{"stem": 6}` a linear probe, then fine-tuning (Kumar et al. 2022). What is released
             starts without stale gradients or momentum. An optimizer given ready-made must hold
-            it from the start (see `releasing` of `optim.param_groups`).
+            it from the start (see `unfreezing` of `optim.param_groups`).
         views: Number of augmented versions of each image, drawn once and taken in turn, epoch by
             epoch; None draws anew in every epoch, and then nothing can be cached.
         cache: Whether frozen stages may run only once. The images are the same either way;
@@ -169,15 +169,15 @@ class _Plan:
         started = perf_counter()
         check_choices(self.epochs, self.keep, self.data)
         model, labels = self.model, self.data.train.labels
-        releases = plan_releases(model, self.unfreeze_at, self.epochs)
+        releases = plan_unfreezing(model, self.unfreeze_at, self.epochs)
         model.to(_training_device(model, self.optimizer)).to(memory_format=torch.channels_last)
         feeding = self._feeding()
         batches = TrainingBatches(
             feeding.train, labels, self.batch_size, augment=feeding.fresh_augment, seed=self.seed
         )
         lowest = releases[max(releases)] if releases else None
-        optimizer = make_optimizer(model, self.optimizer, releasing=lowest)
-        check_optimizer(model, optimizer, releasing=lowest, stacklevel=4)
+        optimizer = make_optimizer(model, self.optimizer, unfreezing=lowest)
+        check_optimizer(model, optimizer, unfreezing=lowest, stacklevel=4)
         steps, weights = (
             self.epochs * len(batches),
             make_class_weights(self.class_weights, self.data),
@@ -209,7 +209,7 @@ class _Plan:
             cache=self.cache,
             seed=self.seed,
         )
-        _check_answers(feeding, self.data)
+        _check_num_outputs(feeding, self.data)
         return feeding
 
     def _settings(self, optimizer: Optimizer, steps: int, weights: Tensor | None) -> dict[str, Any]:
@@ -232,11 +232,11 @@ class _Plan:
         }
 
 
-def _check_answers(feeding: Feeding, data: ImageSet) -> None:
-    answers = probabilities(feeding.model, [feeding.train.take(torch.tensor([0]))]).shape[1]
-    if answers != data.num_classes:
+def _check_num_outputs(feeding: Feeding, data: ImageSet) -> None:
+    outputs = probabilities(feeding.model, [feeding.train.take(torch.tensor([0]))]).shape[1]
+    if outputs != data.num_classes:
         raise ValueError(
-            f"the network gives {answers} answers, but {data.name!r} has "
+            f"the network gives {outputs} answers, but {data.name!r} has "
             f"{data.num_classes} classes: call replace_head(model, {data.num_classes}) first"
         )
 

@@ -111,7 +111,7 @@ def compare_heads(
     recipes: Mapping[str, Mapping[str, Any]],
     *,
     folds: int = 5,
-    dealings: int = 2,
+    splits: int = 2,
     with_probe: bool = False,
 ) -> pd.DataFrame:
     """Train heads by several recipes on the same folds and seeds; score them on held-out images.
@@ -121,33 +121,35 @@ def compare_heads(
         part: Labels and groups; groups are never parted.
         recipes: Arguments of `train_head` by name.
         folds: Folds in each dealing.
-        dealings: Times that the images are dealt anew.
+        splits: Times that the images are dealt anew.
         with_probe: Whether to add rows of `tlcourse.features.probe.probe`, named "logistic probe".
 
     Returns:
-        A row per recipe, dealing and fold: `recipe`, `dealing`, `fold`, `auc`, `sensitivity`
+        A row per recipe, dealing and fold: `recipe`, `split`, `fold`, `auc`, `sensitivity`
         (share found of class 0, at probability one half), `specificity`, `balanced_accuracy`,
         `accuracy`. Rows of one dealing and fold share training images and first weights.
 
     >>> part = Split(np.zeros((20, 4, 4), np.uint8), np.arange(20) % 2)
     >>> rows = np.eye(2, dtype=np.float32)[part.labels]
-    >>> table = compare_heads(rows, part, {"short": {"epochs": 1}}, folds=2, dealings=1)
+    >>> table = compare_heads(rows, part, {"short": {"epochs": 1}}, folds=2, splits=1)
     >>> len(table)
     2
     """
     scores = []
-    for dealing in range(dealings):
-        for fold, (train, judged) in enumerate(grouped_folds(part, folds, seed=dealing)):
-            where = {"dealing": dealing, "fold": fold}
-            there, labels, seen = features[train], part.labels[train], features[judged]
-            answers = {}
+    for split in range(splits):
+        for fold, (train, held_out) in enumerate(grouped_folds(part, folds, seed=split)):
+            where = {"dealing": split, "fold": fold}
+            there, labels, seen = features[train], part.labels[train], features[held_out]
+            probs_of = {}
             for name, recipe in recipes.items():
-                head = train_head(there, labels, seed=dealing * folds + fold, **recipe)
-                answers[name] = head_probabilities(head, seen)
+                head = train_head(there, labels, seed=split * folds + fold, **recipe)
+                probs_of[name] = head_probabilities(head, seen)
             if with_probe:
-                answers[PROBE] = probe(there, labels).predict_proba(seen)
-            for name, probs in answers.items():
-                scores.append({"recipe": name, **where, **head_scores(part.labels[judged], probs)})
+                probs_of[PROBE] = probe(there, labels).predict_proba(seen)
+            for name, probs in probs_of.items():
+                scores.append(
+                    {"recipe": name, **where, **head_scores(part.labels[held_out], probs)}
+                )
     return pd.DataFrame(scores)
 
 

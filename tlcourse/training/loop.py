@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from tlcourse import metrics
 from tlcourse.backbones.hooks import main_logits
-from tlcourse.freezing.freeze import release
+from tlcourse.freezing.freeze import unfreeze_in_training
 from tlcourse.loaders.batches import TrainingBatches
 from tlcourse.optim.factory import Keep
 from tlcourse.training.activation_cache import Feeding
@@ -209,7 +209,7 @@ class Loop:
         }
 
     def _release(self, down_to: str) -> None:
-        release(self.model, down_to, self.optimizer)
+        unfreeze_in_training(self.model, down_to, self.optimizer)
         self.feeding.arrange()
         self.batches.source = self.feeding.train
 

@@ -123,8 +123,8 @@ def one_step(
     optimizer.step()
     rows = {}
     for i, (group, old) in enumerate(zip(optimizer.param_groups, before, strict=True)):
-        ways = [p.detach() - q for p, q in zip(group["params"], old, strict=True)]
-        rows[group.get("name", f"group{i}")] = float(group["lr"]), gradients[i], _norm(ways)
+        moves = [p.detach() - q for p, q in zip(group["params"], old, strict=True)]
+        rows[group.get("name", f"group{i}")] = float(group["lr"]), gradients[i], _norm(moves)
     columns = ["lr", "gradient", "moved"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("group")
     length = table["gradient"].where(table["gradient"] > 0)

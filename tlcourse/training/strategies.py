@@ -15,7 +15,7 @@ from torch import nn
 
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import plan_releases
+from tlcourse.freezing.freeze import plan_unfreezing
 from tlcourse.loaders.batches import shuffled_batches
 from tlcourse.optim.groups import param_groups
 from tlcourse.optim.schedules import warmup_cosine
@@ -37,7 +37,7 @@ class Strategy:
         name: What tables and pictures call it.
         pretrained: Whether it starts from ImageNet weights, or from random ones.
         freeze: Whether everything but the head is frozen at the start.
-        release: Stages to unfreeze (with all above), with the share of the epochs before it, above
+        unfreeze: Stages to unfreeze (with all above), with the share of the epochs before it, above
             0 and below 1; for what starts frozen. A stage's name is that stage of the network;
             `"head-1"` is the stage next to the head, `"head-2"` the one below, and so on, in
             whatever network (see `fitted_to`).
@@ -50,14 +50,14 @@ class Strategy:
         ValueError: If an option is out of range, rates are given in two ways, or the frozen
             backbone gets a rate, or what is not frozen a release.
 
-    >>> Strategy.from_data({"name": "lp_ft", "freeze": True, "release": {"stem": 0.5}}).warmup
+    >>> Strategy.from_data({"name": "lp_ft", "freeze": True, "unfreeze": {"stem": 0.5}}).warmup
     0.0
     """
 
     name: str
     pretrained: bool = True
     freeze: bool = False
-    release: Mapping[str, float] = field(default_factory=dict)
+    unfreeze: Mapping[str, float] = field(default_factory=dict)
     warmup: float = 0.0
     backbone: float = 1.0
     decay: float = 1.0
@@ -73,9 +73,9 @@ class Strategy:
                 )
         if self.backbone != 1 and self.decay != 1:
             raise ValueError(f"{self.name}: give backbone or decay, not both")
-        if self.release and not self.freeze:
+        if self.unfreeze and not self.freeze:
             raise ValueError(f"{self.name}: only what starts frozen is released: add freeze=True")
-        if self.freeze and not self.release and (self.backbone, self.decay) != (1, 1):
+        if self.freeze and not self.unfreeze and (self.backbone, self.decay) != (1, 1):
             raise ValueError(
                 f"{self.name}: a backbone that stays frozen has no rate: leave backbone and decay "
                 "at 1, or release stages"
@@ -83,11 +83,11 @@ class Strategy:
 
     def _ranges(self) -> dict[str, tuple[str, bool]]:
         """Return for each option what is expected of it, and whether it is so."""
-        shares = self.release.values() if isinstance(self.release, Mapping) else [math.nan]
+        shares = self.unfreeze.values() if isinstance(self.unfreeze, Mapping) else [math.nan]
         return {
             "pretrained": ("True or False", isinstance(self.pretrained, bool)),
             "freeze": ("True or False", isinstance(self.freeze, bool)),
-            "release": (
+            "unfreeze": (
                 "as shares of the epochs above 0 and below 1, by stage",
                 all(_number(share) and 0 < share < 1 for share in shares),
             ),
@@ -110,22 +110,22 @@ class Strategy:
             raise ValueError(f"expected a name and some of {sorted(known)}, got {sorted(data)}")
         return cls(**data)
 
-    def releases(self, epochs: int) -> dict[str, int]:
+    def unfreeze_at(self, epochs: int) -> dict[str, int]:
         """Return the epoch before which each stage is released, 2 at the earliest."""
         return {
             stage: min(max(2, 1 + round(share * epochs)), epochs)
-            for stage, share in self.release.items()
+            for stage, share in self.unfreeze.items()
         }
 
     def groups(self, model: nn.Module, lr: float, epochs: int) -> list[dict[str, Any]]:
         """Return the param groups, one per stage that ever moves, with `lr` for the head."""
-        planned = plan_releases(model, self.releases(epochs), epochs)
+        planned = plan_unfreezing(model, self.unfreeze_at(epochs), epochs)
         lowest = planned[max(planned)] if planned else None
         if self.freeze and lowest is None:
             return param_groups(model, head_lr=lr)
         if self.decay != 1:
-            return param_groups(model, head_lr=lr, decay=self.decay, releasing=lowest)
-        return param_groups(model, head_lr=lr, backbone_lr=lr * self.backbone, releasing=lowest)
+            return param_groups(model, head_lr=lr, decay=self.decay, unfreezing=lowest)
+        return param_groups(model, head_lr=lr, backbone_lr=lr * self.backbone, unfreezing=lowest)
 
 
 def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
@@ -140,13 +140,13 @@ def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
         ValueError: If the model has no stage of a name; the message lists those it has.
 
     >>> from torchvision.models import resnet18
-    >>> strategy = Strategy("a", freeze=True, release={"head-1": 0.2, "stage3": 0.4, "head-9": 0.6})
-    >>> list(fitted_to(strategy, resnet18()).release)
+    >>> strategy = Strategy("a", freeze=True, unfreeze={"head-1": 0.2, "stage3": 0.4, "head-9": 0.6})
+    >>> list(fitted_to(strategy, resnet18()).unfreeze)
     ['stage4', 'stage3', 'stem']
     """
     below = list(stages(model))[:-1]
-    release = dict[str, float]()
-    for stage, share in strategy.release.items():
+    unfreeze = dict[str, float]()
+    for stage, share in strategy.unfreeze.items():
         place = _FROM_HEAD.fullmatch(stage)
         name = below[max(0, len(below) - int(place[1]))] if place else stage
         if name not in below:
@@ -155,8 +155,8 @@ def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
                 f"({', '.join(below)}), or head-1, head-2, ... counted from the head"
             )
         # Where several fall on one stage, it is released with the first.
-        release[name] = min(share, release.get(name, share))
-    return replace(strategy, release=release)
+        unfreeze[name] = min(share, unfreeze.get(name, share))
+    return replace(strategy, unfreeze=unfreeze)
 
 
 def train_by(
@@ -188,7 +188,7 @@ def train_by(
         # The same two views for every strategy: what is frozen can be cached, and is.
         augment="flip",
         views=2,
-        unfreeze_at=strategy.releases(epochs),
+        unfreeze_at=strategy.unfreeze_at(epochs),
         gradients=True,
         seed=seed,
         progress=False,
@@ -199,20 +199,20 @@ def _number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-NAMED = {
+STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         Strategy("scratch", pretrained=False, warmup=0.1),
         Strategy("frozen", freeze=True),
         Strategy("cold"),
         Strategy("warmup", warmup=0.2),
-        Strategy("lp_ft", freeze=True, release={"stem": 0.5}),
+        Strategy("lp_ft", freeze=True, unfreeze={"stem": 0.5}),
         Strategy("discriminative", backbone=0.1),
         Strategy("decay", decay=0.38461538),  # 1 / 2.6 (Howard & Ruder 2018)
         Strategy(
             "gradual",
             freeze=True,
-            release={"head-1": 0.2, "head-2": 0.4, "head-3": 0.6, "stem": 0.8},
+            unfreeze={"head-1": 0.2, "head-2": 0.4, "head-3": 0.6, "stem": 0.8},
         ),
         Strategy("warmup_discriminative", warmup=0.2, backbone=0.1),
     )
@@ -220,15 +220,15 @@ NAMED = {
 """By name; rates are left to whoever trains."""
 
 
-def named_strategy(name: str) -> Strategy:
+def get_strategy(name: str) -> Strategy:
     """Return the strategy of that name.
 
     Raises:
         ValueError: If there is none; the message lists those there are.
 
-    >>> named_strategy("lp_ft").release
+    >>> get_strategy("lp_ft").unfreeze
     {'stem': 0.5}
     """
-    if name not in NAMED:
-        raise ValueError(f"expected a strategy of {', '.join(NAMED)}; got {name!r}")
-    return NAMED[name]
+    if name not in STRATEGIES:
+        raise ValueError(f"expected a strategy of {', '.join(STRATEGIES)}; got {name!r}")
+    return STRATEGIES[name]

@@ -62,15 +62,15 @@ def explore_rates(
     >>> "stem 2.2e-05, stage1 5.7e-05, stage2 0.00015" in explorer.shown.value
     True
     """
-    way = buttons("Rates given as", (UNIFORM, TWO, DECAY), UNIFORM)
+    method = buttons("Rates given as", (UNIFORM, TWO, DECAY), UNIFORM)
     head, backbone = rate_slider("Head rate", head_lr), rate_slider("Backbone rate", backbone_lr)
     decay = choice_slider("Decay factor", [(_fraction(1 / d), 1 / d) for d in DIVISORS], 1 / 2.6)
 
     def draw(values: Mapping[str, Any]) -> str:
-        backbone.disabled, decay.disabled = way.value != TWO, way.value != DECAY
+        backbone.disabled, decay.disabled = method.value != TWO, method.value != DECAY
         return _page(model, values)
 
-    return Explorer([way, head, backbone, decay, *step_sliders(total_steps, warmup_steps)], draw)
+    return Explorer([method, head, backbone, decay, *step_sliders(total_steps, warmup_steps)], draw)
 
 
 def _page(model: nn.Module, values: Mapping[str, Any]) -> str:
@@ -96,24 +96,24 @@ def _rates_by_stage(
     moving, lr = [name for name, count in trainable.items() if count], values["Head rate"]
     if "head" not in moving:
         raise ValueError("the head is frozen, so no rate begins there: unfreeze the head first")
-    ways: dict[str, dict[str, Any]] = {
+    methods: dict[str, dict[str, Any]] = {
         UNIFORM: {"lrs": dict.fromkeys(moving, lr)},
         TWO: {"head_lr": lr, "backbone_lr": values["Backbone rate"]},
         DECAY: {"head_lr": lr, "decay": values["Decay factor"]},
     }
     # A backbone that is frozen whole takes no rate.
-    chosen = ways[values["Rates given as"]] if moving[1:] else {"head_lr": lr}
+    chosen = methods[values["Rates given as"]] if moving[1:] else {"head_lr": lr}
     groups = param_groups(model, **chosen)
     return dict.fromkeys(trainable) | {group["name"]: group["lr"] for group in groups}
 
 
 def _title(values: Mapping[str, Any], rates: Mapping[str, float]) -> str:
-    way, lowest, head = values["Rates given as"], next(iter(rates)), short_rate(rates["head"])
+    method, lowest, head = values["Rates given as"], next(iter(rates)), short_rate(rates["head"])
     if len(rates) == 1:
         return f"Only the head moves, with {head}"
-    if way == UNIFORM:
+    if method == UNIFORM:
         return f"One rate for all that may move: {head}"
-    if way == TWO:
+    if method == TWO:
         return f"The backbone gets {short_rate(rates[lowest])}, the head {head}"
     return (
         f"Each stage gets {_fraction(values['Decay factor'])} of the rate above it: from {head} "

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock
 from tlcourse.backbones import stages
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.freezing.costs import Estimate, estimate, stage_costs
-from tlcourse.freezing.report import trainable_parameters
+from tlcourse.freezing.report import count_trainable
 
 SIZE, BATCH = 32, 4
 NAMES = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -231,7 +231,7 @@ def test_all_is_all_but_the_head(table):
 
 @pytest.mark.parametrize("through", NAMES[:-1])
 def test_parameters_are_those_that_freeze_leaves(costs, through):
-    left = trainable_parameters(freeze(tiny(), through=through))
+    left = count_trainable(freeze(tiny(), through=through))
     assert estimate(costs, through=through, images=9, batch_size=2).trainable == left
 
 

@@ -14,7 +14,7 @@ from tlcourse.datasets.base import PARTITIONS
 from tlcourse.detectors import Detector
 from tlcourse.reports import model_card
 from tlcourse.reports.card import ModelCard
-from tlcourse.reports.page import DEALINGS
+from tlcourse.reports.page import SPLIT_TEXTS
 
 CLASSES = ("dark", "light | <b>grey</b>")
 HEADINGS = [
@@ -33,7 +33,7 @@ SAID = {"chosen": "By validation loss, of two.", "failures": ["It misses small o
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr("tlcourse.reports.card.RESAMPLES", 20)
+    monkeypatch.setattr("tlcourse.reports.card.CARD_RESAMPLES", 20)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def a_detector(**changes):
     return Detector(**given | changes)
 
 
-def answers(data, dark=(0.9, 0.1, 0.6, 0.4, 0.2, 0.35, 0.7, 0.05), classes=CLASSES):
+def predictions(data, dark=(0.9, 0.1, 0.6, 0.4, 0.2, 0.35, 0.7, 0.05), classes=CLASSES):
     """Labels of the test part alternate, dark first."""
     assert data.test.labels.tolist() == [0, 1] * 4
     rest = (1 - np.array(dark)) / (len(classes) - 1)
@@ -66,13 +66,13 @@ def answers(data, dark=(0.9, 0.1, 0.6, 0.4, 0.2, 0.35, 0.7, 0.05), classes=CLASS
 
 
 def card(data, detector=None, probs=None, **said):
-    probs = answers(data) if probs is None else probs
+    probs = predictions(data) if probs is None else probs
     return model_card(detector or a_detector(), data, probs, **SAID | said)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_it_says_of_every_partition_how_it_came_about(data, partition):
-    assert f"The parts {DEALINGS[partition]}." in card(replace(data, partition=partition))
+    assert f"The parts {SPLIT_TEXTS[partition]}." in card(replace(data, partition=partition))
 
 
 def test_it_has_all_that_a_card_must_have(data):
@@ -94,11 +94,11 @@ def test_it_fits_a_page(data):
 
 
 def test_its_scores_are_those_of_the_predictions(data):
-    text, probs = card(data), answers(data)
+    text, probs = card(data), predictions(data)
     labels, rows = data.test.labels, probs.to_numpy()
     assert f"{metrics.auc(labels, rows):.3f} [" in text
     assert re.search(rf"^\| accuracy \| {metrics.accuracy(labels, rows):.3f} \[", text, flags=re.M)
-    other = card(data, probs=answers(data, dark=(0.1, 0.9) * 4))
+    other = card(data, probs=predictions(data, dark=(0.1, 0.9) * 4))
     assert re.search(r"^\| accuracy \| 0\.000 \[0\.000, 0\.000\] \|$", other, flags=re.M)
 
 
@@ -119,7 +119,7 @@ def test_without_a_threshold_the_most_probable_class_is_the_answer(data):
 
 
 def test_calibration_is_told_with_and_without_the_temperature(data):
-    labels, rows = data.test.labels, answers(data).to_numpy()
+    labels, rows = data.test.labels, predictions(data).to_numpy()
     raw = rows**2 / (rows**2).sum(axis=1, keepdims=True)  # a temperature of 2 taken back
     text = card(data)
     assert f"| as it answers | {metrics.calibration_error(labels, rows):.3f} |" in text
@@ -161,14 +161,14 @@ def test_three_classes_have_a_card_too():
 )
 def test_what_is_missing_is_refused(data, change, message):
     if "probs" in change:
-        probs = answers(data)
+        probs = predictions(data)
         change = {"probs": probs[:5] if change["probs"] == "short" else probs[list(CLASSES[::-1])]}
     with pytest.raises(ValueError, match=message):
         card(data, **change)
 
 
 def test_another_sets_detector_is_refused(data):
-    probs = answers(data, classes=("cat", "dog"))
+    probs = predictions(data, classes=("cat", "dog"))
     with pytest.raises(ValueError, match="pass the set it was built on"):
         card(data, a_detector(classes=("cat", "dog"), positive="cat"), probs)
 

@@ -241,7 +241,7 @@ def test_a_worker_with_several_threads_makes_one_run_at_a_time(cluster, path):
 def test_no_scheduler_is_told(path, monkeypatch):
     from tlcourse.experiments import workers
 
-    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "SCHEDULER_SECONDS", 0.5)
     with pytest.raises(ConnectionError, match=r"tcp://127.0.0.1:1, none answered .*dask scheduler"):
         run_grid(lambda seed: {}, GRID, path, scheduler="tcp://127.0.0.1:1", progress=False)
 

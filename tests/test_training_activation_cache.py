@@ -11,7 +11,7 @@ from torchvision import models
 from tests.test_backbones import ONE_OF_EACH
 from tests.test_training import a_model, a_split, an_image_set, quick, weights_of
 from tlcourse.backbones import UnsupportedModel, head, load_backbone, minimum_size, stages
-from tlcourse.backbones.hooks import observing
+from tlcourse.backbones.hooks import capture_activations
 from tlcourse.freezing import assert_frozen, freeze, frozen_stages, unfreeze
 from tlcourse.loaders import PreparedImages
 from tlcourse.loaders.augment import flip
@@ -28,8 +28,10 @@ def one_thread():
 
 
 def activations_at(model, name, images):
-    with observing(model, {"cut": stages(model)[name].output}, lambda _, a: a.clone()) as look:
-        return look(images)["cut"].clone()
+    with capture_activations(
+        model, {"cut": stages(model)[name].output}, lambda _, a: a.clone()
+    ) as capture:
+        return capture(images)["cut"].clone()
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -42,8 +44,8 @@ def test_every_family_answers_the_same_from_every_boundary(name):
         whole = model(images)
         for boundary in list(stages(model))[:-1]:
             above = AboveBoundary(model, boundary, images)
-            answers = above(activations_at(model, boundary, images))
-            torch.testing.assert_close(answers, whole, rtol=1e-4, atol=1e-5, msg=boundary)
+            logits = above(activations_at(model, boundary, images))
+            torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-5, msg=boundary)
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 

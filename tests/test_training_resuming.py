@@ -14,8 +14,8 @@ from torchvision import models
 
 from tests.test_training import a_model, an_image_set, digest, quick, same, weights_of
 from tlcourse.backbones import stages
-from tlcourse.freezing import freeze, frozen_stages, release, unfreeze
-from tlcourse.freezing.freeze import plan_releases
+from tlcourse.freezing import freeze, frozen_stages, unfreeze, unfreeze_in_training
+from tlcourse.freezing.freeze import plan_unfreezing
 from tlcourse.optim import OptimizerWarning, param_groups, warmup_cosine
 from tlcourse.training.checkpoint import (
     CheckpointMismatch,
@@ -91,7 +91,7 @@ def test_a_released_stage_starts_without_a_past(make):
     freeze(model)
     for parameter in inner:
         parameter.grad = torch.ones_like(parameter)  # left by a careless backward
-    release(model, "stage3", optimizer)
+    unfreeze_in_training(model, "stage3", optimizer)
     assert all(p.requires_grad and p.grad is None for p in inner)
     assert not any(p in optimizer.state for p in inner)
     head = list(stages(model)["head"].parameters())
@@ -125,7 +125,7 @@ def test_a_ready_optimizer_holds_what_is_released_later():
     with pytest.warns(OptimizerWarning, match="'stage3'"):
         quick(model, optimizer=lacking, epochs=2, unfreeze_at={"stage3": 2})
     model = freeze(a_model())
-    groups = param_groups(model, head_lr=0.01, backbone_lr=0.001, releasing="stage3")
+    groups = param_groups(model, head_lr=0.01, backbone_lr=0.001, unfreezing="stage3")
     history = quick(model, optimizer=torch.optim.SGD(groups), epochs=2, unfreeze_at={"stage3": 2})
     assert {"lr/stage3", "lr/head"} <= set(history.steps)
 
@@ -146,7 +146,9 @@ def test_impossible_releases_are_refused(wanted, message):
 
 
 def test_stages_released_in_one_epoch_go_down_to_the_lowest():
-    assert plan_releases(freeze(models.resnet18()), {"stage3": 2, "stage4": 2}, 3) == {2: "stage3"}
+    assert plan_unfreezing(freeze(models.resnet18()), {"stage3": 2, "stage4": 2}, 3) == {
+        2: "stage3"
+    }
 
 
 # Resuming ------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def test_a_finished_training_is_only_read_back(tmp_path):
 KILLED = """
 import sys, torch
 from pathlib import Path
-from tests.test_resuming import ADAMW, slow_training
+from tests.test_training_resuming import ADAMW, slow_training
 torch.set_num_threads(1)
 slow_training(Path(sys.argv[1]), announce=True)
 """

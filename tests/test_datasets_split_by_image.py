@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tlcourse.datasets import ImageSet, InvalidDataset, Split, dealt_by_image
+from tlcourse.datasets import ImageSet, InvalidDataset, Split, split_by_image
 
 
 def patients(n, views, seed=0):
@@ -17,19 +17,19 @@ def patients(n, views, seed=0):
 
 
 def test_every_image_is_dealt_once_and_keeps_label_and_group():
-    data, dealt = patients(30, 3), dealt_by_image(patients(30, 3))
-    assert [len(part) for part in dealt.parts.values()] == [63, 9, 18]
-    pooled = np.concatenate([part.images.ravel() for part in dealt.parts.values()])
+    data, split = patients(30, 3), split_by_image(patients(30, 3))
+    assert [len(part) for part in split.parts.values()] == [63, 9, 18]
+    pooled = np.concatenate([part.images.ravel() for part in split.parts.values()])
     assert sorted(pooled) == list(range(90))
-    for part in dealt.parts.values():
+    for part in split.parts.values():
         assert (part.groups == part.images.ravel() // 3).all()
         assert (part.labels == part.groups % 2).all()
-    assert (dealt.name, dealt.classes, dealt.partition) == (data.name, data.classes, "image")
+    assert (split.name, split.classes, split.partition) == (data.name, data.classes, "image")
 
 
 def test_patients_are_torn_apart_and_the_seed_says_how():
-    first, again, other = (dealt_by_image(patients(30, 3), seed=s).test for s in (0, 0, 1))
-    train = dealt_by_image(patients(30, 3)).train
+    first, again, other = (split_by_image(patients(30, 3), seed=s).test for s in (0, 0, 1))
+    train = split_by_image(patients(30, 3)).train
     assert np.isin(first.groups, train.groups).mean() > 0.5
     assert (first.images == again.images).all()
     assert (first.images != other.images).any()
@@ -38,4 +38,4 @@ def test_patients_are_torn_apart_and_the_seed_says_how():
 def test_too_few_images_are_refused():
     part = Split(np.zeros((1, 4, 4), np.uint8), np.array([0]))
     with pytest.raises(InvalidDataset, match="tiny"):
-        dealt_by_image(ImageSet("tiny", part, part, part, classes=("a", "b")))
+        split_by_image(ImageSet("tiny", part, part, part, classes=("a", "b")))

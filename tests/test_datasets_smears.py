@@ -35,7 +35,7 @@ def test_same_seed_gives_the_same_set_and_another_seed_another():
 
 def test_images_do_not_depend_on_how_they_are_batched(monkeypatch):
     whole = simulate_smears(10, seed=5)
-    monkeypatch.setattr(smears_module, "BATCH", 3)
+    monkeypatch.setattr(smears_module, "SMEAR_BATCH", 3)
     np.testing.assert_array_equal(simulate_smears(10, seed=5).images, whole.images)
 
 
@@ -122,8 +122,8 @@ def test_no_two_cells_are_near_copies(smears):
 def test_pixels_tell_something_but_not_all(smears):
     rows = smears.images.reshape(len(smears), -1).astype(np.float32)
     train = smears.slides % 2 == 0
-    answers = probe(rows[train], smears.labels[train]).predict_proba(rows[~train])
-    assert 0.55 < auc(smears.labels[~train], answers) < 0.9
+    probs = probe(rows[train], smears.labels[train]).predict_proba(rows[~train])
+    assert 0.55 < auc(smears.labels[~train], probs) < 0.9
 
 
 @pytest.mark.parametrize(

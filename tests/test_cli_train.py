@@ -20,11 +20,11 @@ from tests.test_training import an_image_set, one_thread  # noqa: F401 - a fixtu
 from tlcourse import backbones, training
 from tlcourse.__main__ import main
 from tlcourse.datasets import InvalidDataset, load_images
-from tlcourse.detectors import InvalidOutcome, load_detector, read_outcome, train_detector
+from tlcourse.detectors import InvalidArtifacts, load_detector, read_artifacts, train_detector
 from tlcourse.detectors import search as trials_module
 from tlcourse.detectors.artifacts import held
 from tlcourse.detectors.config import HEAD_LR
-from tlcourse.training.strategies import NAMED, Strategy, fitted_to
+from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to
 
 DRAWS = 20
 NETWORK = "shufflenet_v2_x0_5"
@@ -157,26 +157,26 @@ def test_everything_that_comes_of_it_lies_in_the_folder(pictures, capsys):
     assert names == {
         "detector.pt", "history.csv", "predictions.csv", "most_wrong.npz", "run.json"
     }  # fmt: skip
-    outcome = read_outcome("run")
-    assert outcome.classes == tuple(COUNTS)
-    assert outcome.run["arguments"]["lr"] == [0.001, 0.01]
-    assert outcome.run["command"].endswith("--seed 0 --copies-above 0.95 --skip-bad")
-    assert outcome.run["versions"].keys() > {"tlcourse", "torch"}
-    assert len(outcome.history) == 6
-    scores = outcome.run["scores"]["test"]
+    artifacts = read_artifacts("run")
+    assert artifacts.classes == tuple(COUNTS)
+    assert artifacts.run["arguments"]["lr"] == [0.001, 0.01]
+    assert artifacts.run["command"].endswith("--seed 0 --copies-above 0.95 --skip-bad")
+    assert artifacts.run["versions"].keys() > {"tlcourse", "torch"}
+    assert len(artifacts.history) == 6
+    scores = artifacts.run["scores"]["test"]
     assert all(scores[name]["low"] <= scores[name]["high"] for name in ("auc", "accuracy"))
-    assert "auc" in repr(outcome)
+    assert "auc" in repr(artifacts)
 
 
 def test_rate_and_epoch_are_chosen_on_validation_alone(pictures):
     main(command("--skip-bad", "--lr", "0.0001", "0.003", "0.01", epochs=3))
-    outcome = read_outcome("run")
-    best = outcome.history.loc[outcome.history["val_loss"].idxmin()]
-    chosen = outcome.run["chosen"]
+    artifacts = read_artifacts("run")
+    best = artifacts.history.loc[artifacts.history["val_loss"].idxmin()]
+    chosen = artifacts.run["chosen"]
     assert (chosen["lr"], chosen["epoch"]) == (best["head_lr"], best["epoch"])
-    assert chosen["val_loss"] == min(entry["val_loss"] for entry in outcome.run["tried"])
+    assert chosen["val_loss"] == min(entry["val_loss"] for entry in artifacts.run["tried"])
     data = load_images("pictures", size=32, skip_bad=True, progress=False)
-    val = load_detector(outcome.detector).predict(data.val.images).to_numpy()
+    val = load_detector(artifacts.detector).predict(data.val.images).to_numpy()
     assert -np.log(val[np.arange(len(val)), data.val.labels]).mean() == pytest.approx(
         chosen["val_loss"], rel=1e-4
     )
@@ -197,27 +197,27 @@ def test_the_test_images_are_opened_once_at_the_end(pictures, monkeypatch):
     monkeypatch.setattr("tlcourse.training.predict.predict", predicting)
     monkeypatch.setattr(trials_module, "fit", fitting)
     choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
-    outcome = train_detector(data, "run", lr=[1e-3, 3e-3], **choices, progress=False)
+    artifacts = train_detector(data, "run", lr=[1e-3, 3e-3], **choices, progress=False)
     assert seen == ["fit", "fit", "other", "test"]
-    assert outcome.labels.tolist() == data.test.labels.tolist()
+    assert artifacts.labels.tolist() == data.test.labels.tolist()
 
 
 def test_predictions_and_mistakes_are_those_of_the_file(pictures):
     main(command("--skip-bad"))
-    outcome = read_outcome("run")
+    artifacts = read_artifacts("run")
     data = load_images("pictures", size=32, skip_bad=True, progress=False)
-    probs = load_detector(outcome.detector).predict(data.test.images)
-    assert outcome.probs.tobytes() == probs.to_numpy().tobytes()
-    assert outcome.labels.tolist() == data.test.labels.tolist()
-    rows = outcome.most_wrong_rows
-    assert (outcome.most_wrong == data.test.images[rows]).all()
-    wrong = outcome.predictions.iloc[rows]
+    probs = load_detector(artifacts.detector).predict(data.test.images)
+    assert artifacts.probs.tobytes() == probs.to_numpy().tobytes()
+    assert artifacts.labels.tolist() == data.test.labels.tolist()
+    rows = artifacts.most_wrong_rows
+    assert (artifacts.most_wrong == data.test.images[rows]).all()
+    wrong = artifacts.predictions.iloc[rows]
     assert (wrong["label"] != wrong["answer"]).all()
-    truth = outcome.probs[rows, outcome.labels[rows]]
+    truth = artifacts.probs[rows, artifacts.labels[rows]]
     assert (np.diff(truth) >= 0).all()
 
 
-@pytest.mark.parametrize("strategy", NAMED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_of_the_nine_strategies_trains_any_network(pictures, monkeypatch, strategy):
     def without_weights(name, *, weights, **options):
         return backbones.load_backbone(name, weights=None, **options)
@@ -229,11 +229,11 @@ def test_each_of_the_nine_strategies_trains_any_network(pictures, monkeypatch, s
     moved = {k.split(".")[0] for k, v in weights("run").items() if not torch.equal(v, before[k])}
     assert "fc" in moved
     assert ("conv1" in moved) == (strategy != "frozen")
-    plan = read_outcome("run").run["training"]
-    assert plan["releases"].keys() == {
+    plan = read_artifacts("run").run["training"]
+    assert plan["unfreeze_at"].keys() == {
         "lp_ft": {"stem"}, "gradual": {"stage3", "stage2", "stage1", "stem"}
     }.get(strategy, set())  # fmt: skip
-    assert (plan["frozen"] == plan["stages"][:-1]) == NAMED[strategy].freeze
+    assert (plan["frozen"] == plan["stages"][:-1]) == STRATEGIES[strategy].freeze
     rates = {group["name"]: group["lr"] for group in plan["rates"]}
     expected = {"frozen": None, "decay": 1e-3 * 0.38461538**4}
     expected |= dict.fromkeys(("discriminative", "warmup_discriminative"), 1e-4)
@@ -244,7 +244,7 @@ def test_the_help_names_the_nine_strategies_and_the_defaults(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     said = capsys.readouterr().out
-    assert all(name in said for name in NAMED)
+    assert all(name in said for name in STRATEGIES)
     assert f"(default: {HEAD_LR})" in " ".join(said.split())
 
 
@@ -255,7 +255,7 @@ def test_copies_across_given_parts_are_noted(tmp_path, monkeypatch, capsys):
     copied = Path("pictures/train/disk/00.png").read_bytes()
     Path("pictures/test/disk/copy.png").write_bytes(copied)
     assert main(command(epochs=1)) == 0
-    (notice,) = read_outcome("run").run["notices"]
+    (notice,) = read_artifacts("run").run["notices"]
     assert "1 of 16 in test" in notice
     assert f"LeakageWarning: {notice}" in capsys.readouterr().err
 
@@ -278,17 +278,17 @@ def test_a_part_of_one_class_is_refused_before_training(tmp_path, part):
 )
 def test_stages_to_release_are_counted_from_the_head(name, stages):
     model = backbones.load_backbone(name, weights=None)
-    assert list(fitted_to(NAMED["gradual"], model).release) == stages
+    assert list(fitted_to(STRATEGIES["gradual"], model).unfreeze) == stages
 
 
 def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
-    own = Strategy("mine", freeze=True, release={"stage4": 0.5})
+    own = Strategy("mine", freeze=True, unfreeze={"stage4": 0.5})
     given = {"backbone": "resnet18", "epochs": 2, "size": 32, "progress": False}
     made = train_detector(
         an_image_set(), tmp_path / "a", strategy=replace(own, pretrained=False), **given
     )
     assert made.run["training"]["releases"] == {"stage4": 2}
-    wrong = replace(own, pretrained=False, release={"stage5": 0.5})
+    wrong = replace(own, pretrained=False, unfreeze={"stage5": 0.5})
     with pytest.raises(
         ValueError, match=r"mine releases 'stage5': .*ResNet \(stem, stage1, .*, stage4\)"
     ):
@@ -301,7 +301,7 @@ def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
 def start(out, stdout=subprocess.DEVNULL):
     words = command("--skip-bad", "--lr", "0.001", "0.003", out=out, epochs=8)
     code = "import sys, torch; torch.set_num_threads(1); from tlcourse.__main__ import main; "
-    code += f"import tlcourse.detectors.evaluate as judging; judging.RESAMPLES = {DRAWS}; "
+    code += f"import tlcourse.detectors.evaluate as evaluate; evaluate.RESAMPLES = {DRAWS}; "
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     line = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *words]
     return subprocess.Popen(
@@ -324,8 +324,8 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(pictur
     for moment in ("run.json", "checkpoints/lr-0.003.pt", "detector.pt"):
         kill_when_there_is(f"killed/{moment}", "killed")
         assert json.loads(Path("killed/run.json").read_text())["finished"] is False
-        with pytest.raises(InvalidOutcome, match="not finished; the same command goes on"):
-            read_outcome("killed")
+        with pytest.raises(InvalidArtifacts, match="not finished; the same command goes on"):
+            read_artifacts("killed")
     assert main(command("--skip-bad", "--lr", "0.001", out="killed", epochs=8)) == 2
     assert r"lr: [0.001, 0.003] then, [0.001] now" in capsys.readouterr().err
     last = start("killed", stdout=subprocess.PIPE)
@@ -337,7 +337,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(pictur
     assert same(weights("killed"), weights("whole"))
     files = [Path(out, "predictions.csv").read_bytes() for out in ("killed", "whole")]
     assert files[0] == files[1]
-    first, second = (read_outcome(out) for out in ("killed", "whole"))
+    first, second = (read_artifacts(out) for out in ("killed", "whole"))
     assert first.history.drop(columns="seconds").equals(second.history.drop(columns="seconds"))
     assert first.run["scores"] == second.run["scores"]
     assert sorted(p.name for p in Path("killed").iterdir()) == sorted(
@@ -416,8 +416,8 @@ def test_a_folder_of_something_else_is_left_alone(pictures, capsys):
     Path("run/run.json").write_text("{}")
     assert main(command("--skip-bad")) == 2
     assert "expected a file of `tlcourse train`" in capsys.readouterr().err
-    with pytest.raises(InvalidOutcome, match=r"no run\.json here"):
-        read_outcome("pictures")
+    with pytest.raises(InvalidArtifacts, match=r"no run\.json here"):
+        read_artifacts("pictures")
 
 
 def test_two_processes_never_train_into_one_folder(pictures, capsys):
@@ -438,7 +438,7 @@ def test_classes_can_be_made_to_weigh_alike(pictures, monkeypatch, capsys):
     assert main(command("--skip-bad", out="plain", epochs=1)) == 0
     assert main(command("--skip-bad", "--class-weights", "balanced", out="even", epochs=1)) == 0
     assert given == [None, "balanced"]
-    plain, even = (read_outcome(out) for out in ("plain", "even"))
+    plain, even = (read_artifacts(out) for out in ("plain", "even"))
     assert plain.history["train_loss"][0] != even.history["train_loss"][0]
     assert "--class-weights balanced" in even.run["command"]
     assert even.run["training"]["class_weights"] == "balanced"
@@ -466,13 +466,13 @@ def test_predict_gives_for_files_what_the_training_gave_for_images(trained, caps
     assert main(["predict", "run/detector.pt", "pictures/test", "--out", "answers.csv"]) == 0
     assert "15 answers in answers.csv" in capsys.readouterr().out
     table = pd.read_csv("answers.csv")
-    outcome = read_outcome("run")
-    assert [Path(file).parent.name for file in table["file"]] == outcome.predictions[
+    artifacts = read_artifacts("run")
+    assert [Path(file).parent.name for file in table["file"]] == artifacts.predictions[
         "label"
     ].tolist()
-    assert table["answer"].tolist() == outcome.predictions["answer"].tolist()
+    assert table["answer"].tolist() == artifacts.predictions["answer"].tolist()
     probs = table.filter(like="p_").to_numpy()
-    assert np.abs(probs - outcome.probs).max() < 1e-15
+    assert np.abs(probs - artifacts.probs).max() < 1e-15
 
 
 def test_predict_prints_a_table_and_takes_files_and_folders(trained, capsys):

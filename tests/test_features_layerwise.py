@@ -44,9 +44,9 @@ def test_edges_out_of_range_are_refused(wrong):
 def test_texture_folds_never_judge_a_place_they_trained_on():
     patches = texture_patches(90)
     assert patches.images.shape == (90, 16, 16)
-    for train, judged in grouped_folds(patches, 3):
-        assert not set(patches.groups[train]) & set(patches.groups[judged])
-        assert set(patches.labels[judged]) == {0, 1, 2}
+    for train, held_out in grouped_folds(patches, 3):
+        assert not set(patches.groups[train]) & set(patches.groups[held_out])
+        assert set(patches.labels[held_out]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])

@@ -33,8 +33,8 @@ def test_the_choice_is_that_of_folds_scaled_by_their_own_training_images(width):
     features, labels = clouds(width=width)
     groups = np.arange(60) // 2
     losses = dict.fromkeys(TUNED_C, 0.0)
-    dealer = StratifiedGroupKFold(3, shuffle=True, random_state=0)
-    for train, judged in dealer.split(labels, labels, groups):
+    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    for train, judged in splitter.split(labels, labels, groups):
         mean, spread = features[train].mean(axis=0), features[train].std(axis=0)
         scaled = (features - mean) / spread
         for penalty in TUNED_C:

@@ -43,7 +43,9 @@ def test_same_seed_gives_the_same_set_and_another_seed_another():
 
 def test_images_do_not_depend_on_how_they_are_batched(monkeypatch):
     whole = simulate(10, seed=5, views=3)
-    monkeypatch.setattr("tlcourse.simulation.phantom.BATCH", 5)  # 5 cuts through a patient's views
+    monkeypatch.setattr(
+        "tlcourse.simulation.phantom.PHANTOM_BATCH", 5
+    )  # 5 cuts through a patient's views
     np.testing.assert_array_equal(simulate(10, seed=5, views=3).images, whole.images)
 
 

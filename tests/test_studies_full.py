@@ -56,12 +56,12 @@ def test_folds_by_group_share_nothing_and_folds_by_image_do():
     part = replace(part, groups=np.arange(len(part)) // 6 * 2 + part.labels)
     seen = []
     for fold in range(2):
-        data, judged, shared = fold_parts(part, "group", 0, fold, folds=2)
+        data, held_out, shared = fold_parts(part, "group", 0, fold, folds=2)
         assert shared == 0
         assert not set(data.train.groups) & set(data.val.groups)
-        assert np.array_equal(data.test.images, part.images[judged])
+        assert np.array_equal(data.test.images, part.images[held_out])
         assert len(data.train) + len(data.val) + len(data.test) == len(part)
-        seen += judged.tolist()
+        seen += held_out.tolist()
     assert sorted(seen) == list(range(len(part)))
     assert fold_parts(part, "image", 0, 0, folds=2)[2] > 0.5
     with pytest.raises(ValueError, match="by 'group' or 'image', got 'patient'"):
@@ -104,8 +104,8 @@ def test_the_published_tables_hold_every_seed_the_ensemble_and_every_image():
             for k, half in enumerate(halves)
         ]
     )
-    judged = lesson06.tidy_folds(folds, part, simulated=True)
-    assert judged["image"].tolist() == list(range(len(part)))
-    assert np.array_equal(judged["label"], part.labels)
-    assert np.array_equal(judged["group"], part.groups)
-    assert judged["images"].eq("simulated").all()
+    held_out = lesson06.tidy_folds(folds, part, simulated=True)
+    assert held_out["image"].tolist() == list(range(len(part)))
+    assert np.array_equal(held_out["label"], part.labels)
+    assert np.array_equal(held_out["group"], part.groups)
+    assert held_out["images"].eq("simulated").all()

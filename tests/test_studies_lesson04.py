@@ -6,14 +6,14 @@ import pytest
 from studies import lesson04
 from tlcourse.experiments import Grid, read_runs, run_grid
 
-WAYS = [{"name": "cold"}, {"name": "frozen", "freeze": True}]
+STRATEGIES = [{"name": "cold"}, {"name": "frozen", "freeze": True}]
 
 
 def rates():
     losses = {"cold": {0.1: 0.4, 0.3: 0.6}, "frozen": {0.1: 0.9, 0.3: 0.5}}
     return pd.DataFrame(
-        {"strategy": way, "lr": lr, "val_loss": losses[way["name"]][lr], "seed": 100}
-        for way in WAYS
+        {"strategy": strategy, "lr": lr, "val_loss": losses[strategy["name"]][lr], "seed": 100}
+        for strategy in STRATEGIES
         for lr in (0.1, 0.3)
     )
 
@@ -24,7 +24,7 @@ def test_each_way_gets_the_rate_with_the_lowest_validation_loss():
 
 def test_the_grids_hold_the_chosen_rates_and_no_seed_that_chose_them():
     own, official = lesson04.grids(rates(), {"cold": 0.1, "frozen": 0.3}, "breastmnist")
-    assert len(own) == len(WAYS) * len(lesson04.SIZES) * len(lesson04.SEEDS)
+    assert len(own) == len(STRATEGIES) * len(lesson04.SIZES) * len(lesson04.SEEDS)
     for run in [*own.runs(), *official.runs()]:
         assert run["strategy"]["lr"] == {"cold": 0.1, "frozen": 0.3}[run["strategy"]["name"]]
         assert run["seed"] not in set(rates()["seed"])

@@ -22,7 +22,7 @@ from tlcourse.experiments import Grid
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
 from tlcourse.training import strategies
-from tlcourse.training.strategies import NAMED, Strategy, fitted_to, named_strategy
+from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to, get_strategy
 
 GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
 WRITTEN = {
@@ -64,14 +64,14 @@ def test_the_written_grids_hold_the_nine_strategies():
 
 
 def test_the_package_has_the_nine_that_the_grids_hold():
-    assert tuple(NAMED) == NAMES
+    assert tuple(STRATEGIES) == NAMES
     model = load_backbone("mobilenet_v2", weights=None)  # what all grids are written for
     for grid in GRIDS:
         for entry in tomllib.loads(grid.read_text(encoding="utf-8"))["factors"]["strategy"]:
             written = dataclasses.replace(Strategy.from_data(entry), lr=None)
-            assert written == fitted_to(named_strategy(written.name), model)
+            assert written == fitted_to(get_strategy(written.name), model)
     with pytest.raises(ValueError, match=r"expected a strategy of scratch, .*; got 'hot'"):
-        named_strategy("hot")
+        get_strategy("hot")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,9 +181,9 @@ def test_all_strategies_get_the_same_steps_whatever_the_size():
 
 def test_releases_fall_on_epochs_and_never_on_the_first():
     gradual = Strategy.from_data(WRITTEN["gradual"])
-    assert gradual.releases(5) == {"stage5": 2, "stage4": 3, "stage3": 4, "stem": 5}
-    assert gradual.releases(45)["stage5"] == 10
-    assert set(gradual.releases(2).values()) == {2}
+    assert gradual.unfreeze_at(5) == {"stage5": 2, "stage4": 3, "stage3": 4, "stem": 5}
+    assert gradual.unfreeze_at(45)["stage5"] == 10
+    assert set(gradual.unfreeze_at(2).values()) == {2}
 
 
 def test_rates_reach_the_groups():
@@ -218,15 +218,15 @@ def test_a_strategy_that_cannot_be_read_is_refused(data, message):
     [
         ({"name": ""}, "expected a name for the strategy, got ''"),
         ({"backbone": 0.1, "decay": 0.5}, "a: give backbone or decay, not both"),
-        ({"release": {"stem": 0.5}}, "a: only what starts frozen is released"),
+        ({"unfreeze": {"stem": 0.5}}, "a: only what starts frozen is released"),
         ({"freeze": True, "backbone": 0.1}, "a: a backbone that stays frozen has no rate"),
         ({"freeze": True, "decay": 0.5}, "a: a backbone that stays frozen has no rate"),
         ({"pretrained": "no"}, "a: expected pretrained True or False, got 'no'"),
         ({"freeze": 1}, "a: expected freeze True or False, got 1"),
-        ({"freeze": True, "release": {"stem": 0}}, "a: expected release as shares .*'stem': 0"),
-        ({"freeze": True, "release": {"stem": 1.0}}, "a: expected release as shares"),
-        ({"freeze": True, "release": {"stem": "half"}}, "a: expected release as shares"),
-        ({"freeze": True, "release": ["stem"]}, "a: expected release as shares"),
+        ({"freeze": True, "unfreeze": {"stem": 0}}, "a: expected release as shares .*'stem': 0"),
+        ({"freeze": True, "unfreeze": {"stem": 1.0}}, "a: expected release as shares"),
+        ({"freeze": True, "unfreeze": {"stem": "half"}}, "a: expected release as shares"),
+        ({"freeze": True, "unfreeze": ["stem"]}, "a: expected release as shares"),
         ({"warmup": -0.1}, "a: expected warmup from 0 to 1, got -0.1"),
         ({"warmup": 1.1}, "a: expected warmup from 0 to 1, got 1.1"),
         ({"warmup": math.nan}, "a: expected warmup from 0 to 1, got nan"),
@@ -254,18 +254,18 @@ def test_a_strategy_that_contradicts_itself_is_refused_however_it_is_built(build
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_a_named_stage_is_that_stage_and_an_unknown_one_is_refused(name):
     model = load_backbone(name, weights=None)
-    own = Strategy("mine", freeze=True, release={"stage3": 0.5, "stem": 0.7})
+    own = Strategy("mine", freeze=True, unfreeze={"stage3": 0.5, "stem": 0.7})
     assert fitted_to(own, model) == own
     for unknown in ("stage9", "head", "head-0", "top"):
-        wrong = dataclasses.replace(own, release={unknown: 0.5})
+        wrong = dataclasses.replace(own, unfreeze={unknown: 0.5})
         with pytest.raises(ValueError, match=rf"mine releases '{unknown}'.*\(stem, .*stage4"):
             fitted_to(wrong, model)
 
 
 def test_stages_counted_from_the_head_end_at_the_stem():
     model = load_backbone("resnet18", weights=None)
-    own = Strategy("mine", freeze=True, release={"head-7": 0.4, "head-2": 0.2, "stem": 0.3})
-    assert fitted_to(own, model).release == {"stem": 0.3, "stage3": 0.2}
+    own = Strategy("mine", freeze=True, unfreeze={"head-7": 0.4, "head-2": 0.2, "stem": 0.3})
+    assert fitted_to(own, model).unfreeze == {"stem": 0.3, "stage3": 0.2}
 
 
 def test_a_run_counts_stages_from_the_head_too():
@@ -273,11 +273,11 @@ def test_a_run_counts_stages_from_the_head_too():
         "name": "mine",
         "pretrained": False,
         "freeze": True,
-        "release": {"head-1": 0.5},
+        "unfreeze": {"head-1": 0.5},
     }
     given = {"images": 16, "seed": 0, "lr": 1e-3, "steps": 4, "size": 32}
     row = run_strategy(strategy, backbone="resnet18", **given)
     assert row["drift/stage4"] > 0
     assert row["drift/stage3"] == 0
     with pytest.raises(ValueError, match=r"mine releases 'stage5'.*\(stem, .*stage4"):
-        run_strategy({**strategy, "release": {"stage5": 0.5}}, backbone="resnet18", **given)
+        run_strategy({**strategy, "unfreeze": {"stage5": 0.5}}, backbone="resnet18", **given)

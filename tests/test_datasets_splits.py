@@ -5,7 +5,7 @@ import pytest
 
 from tlcourse.datasets import InvalidDataset, grouped_split
 from tlcourse.datasets.base import apportion, stratified_choice
-from tlcourse.datasets.splits import deal
+from tlcourse.datasets.splits import split_rows
 
 BREAST = np.repeat([0, 1], [210, 570])
 
@@ -100,7 +100,7 @@ def test_a_class_in_one_group_cannot_be_dealt():
 def test_images_that_are_all_alike_are_refused_with_advice():
     groups = np.r_[np.zeros(90, int), np.arange(1, 11)]
     with pytest.raises(InvalidDataset, match=r"90 of 100 images alike.*threshold"):
-        deal(np.arange(100) % 2, groups, where="rays")
+        split_rows(np.arange(100) % 2, groups, where="rays")
 
 
 def test_a_subset_holds_nobody_twice_and_keeps_proportions():

@@ -271,7 +271,7 @@ def test_two_processes_share_one_table_and_no_run_is_made_twice(start, path, tmp
 @pytest.mark.slow
 def test_the_runs_of_a_killed_process_are_taken_over_by_the_one_beside_it(start, path):
     victim = start(free=0)
-    wait_until(lambda: list(path.parent.glob(".rows.jsonl.claims/*")))
+    wait_until(lambda: list(path.parent.glob(".rows.jsonl.locks/*")))
     heir = start()
     wait_for_rows(path, 23)  # all but the one that the victim is at
     time.sleep(0.2)
@@ -279,4 +279,4 @@ def test_the_runs_of_a_killed_process_are_taken_over_by_the_one_beside_it(start,
     victim.kill()
     assert heir.communicate(timeout=WAIT_SECONDS)[0] == "done\n"
     assert sorted(read_runs(path)["seed"]) == list(range(24))
-    assert not list(path.parent.glob(".rows.jsonl.claims"))
+    assert not list(path.parent.glob(".rows.jsonl.locks"))
