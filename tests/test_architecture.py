@@ -1,4 +1,4 @@
-"""The house stands as docs/architecture.md says: floors, no circle, a light root, a small package."""
+"""The house stands as docs/architecture.md says: floors, no circle, a small package."""
 
 import ast
 import io

@@ -21,6 +21,7 @@ from tlcourse.backbones import (
     load_backbone,
     minimum_size,
     preprocess,
+    preprocessing,
     replace_head,
     stages,
     weights_of,
@@ -379,7 +380,7 @@ def test_preprocess_equals_the_transforms_of_the_weights(entry, block):
     """On an image resized to the square, their crop and resize change nothing."""
     with without_initialisation():
         model = models.resnet18()
-    setattr(model, backbones.RECORD, str(entry))
+    setattr(model, preprocessing.RECORD, str(entry))
     images = images_of((2, 50, 70, 3))
     square = TF.resize(torch.from_numpy(images).permute(0, 3, 1, 2), [224, 224], antialias=True)
     wanted = entry.transforms(resize_size=224, crop_size=224)(square)

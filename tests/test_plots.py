@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ from tlcourse.metrics import (
     reliability,
     sensitivity_at_specificity,
 )
-from tlcourse.plots import colours_for, style
+from tlcourse.plots import colours_for
 from tlcourse.plots.style import ink
 
 matplotlib.use("agg")
@@ -782,7 +783,7 @@ def test_show_refuses_what_is_no_figure(target):
 @pytest.fixture
 def shown(monkeypatch) -> list[dict[str, str]]:
     bundles: list[dict[str, str]] = []
-    monkeypatch.setattr(style, "_in_notebook", lambda: True)
+    monkeypatch.setattr(sys.modules[plots.show.__module__], "_in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
     return bundles
 

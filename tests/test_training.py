@@ -2,7 +2,6 @@ import hashlib
 import random
 import subprocess
 import sys
-import types
 from functools import partial
 
 import numpy as np
@@ -380,9 +379,8 @@ def test_class_weights_that_were_given_stay_apart_from_those_in_use():
 
 def test_a_class_without_images_cannot_be_balanced():
     data = an_image_set()
-    data = types.SimpleNamespace(
-        **{**vars(data), "train": data.train.select(np.arange(0, 24, 2)), "num_classes": 2}
-    )
+    # Past its own check, which refuses a training part without a class.
+    object.__setattr__(data, "train", data.train.select(np.arange(0, 24, 2)))
     with pytest.raises(ValueError, match=r"no training image of \['class 1'\]"):
         quick(a_model(), data, class_weights="balanced")
 
@@ -470,9 +468,7 @@ def test_an_augmentation_must_return_a_batch(result):
 
 
 def test_a_head_of_another_size_names_the_repair():
-    with pytest.raises(
-        ValueError, match=r"1000 answers, .* 2 classes: call replace_head\(model, 2"
-    ):
+    with pytest.raises(ValueError, match=r"1000 logits, .* 2 classes: call replace_head\(model, 2"):
         quick(a_model(num_classes=1000))
 
 
@@ -530,9 +526,7 @@ def test_a_schedule_of_another_optimizer_is_refused():
 
 def test_one_class_in_validation_has_no_auc():
     data = an_image_set()
-    data = types.SimpleNamespace(
-        **{**vars(data), "val": data.val.select(np.arange(0, 16, 2)), "num_classes": 2}
-    )
+    object.__setattr__(data, "val", data.val.select(np.arange(0, 16, 2)))
     with pytest.raises(ValueError, match="use keep='best_loss'"):
         quick(a_model(), data, keep="best")
     assert np.isnan(quick(a_model(), data).table["val_auc"][0])

@@ -16,7 +16,7 @@ from tlcourse.freezing import assert_frozen, freeze, frozen_stages, unfreeze
 from tlcourse.loaders import PreparedImages
 from tlcourse.loaders.augment import flip
 from tlcourse.loaders.batches import AugmentedViews
-from tlcourse.training.activation_cache import AboveBoundary, CachedActivations, frozen_boundary
+from tlcourse.training.activation_cache import AboveBoundary, CachedActivations, boundary_stage
 
 
 @pytest.fixture(autouse=True)
@@ -78,12 +78,12 @@ def test_a_boundary_that_the_forward_never_passes_is_refused(monkeypatch):
 
 def test_the_boundary_is_the_end_of_the_frozen_run_from_the_stem():
     model = models.resnet18()
-    assert frozen_boundary(model) is None
-    assert frozen_boundary(freeze(model)) == "stage4"
-    assert frozen_boundary(unfreeze(model, down_to="stage3")) == "stage2"
+    assert boundary_stage(model) is None
+    assert boundary_stage(freeze(model)) == "stage4"
+    assert boundary_stage(unfreeze(model, down_to="stage3")) == "stage2"
     by_hand = models.resnet18().requires_grad_(False)  # its statistics move
-    assert frozen_boundary(by_hand) is None
-    assert frozen_boundary(freeze(models.resnet18(), through="head")) == "stage4"
+    assert boundary_stage(by_hand) is None
+    assert boundary_stage(freeze(models.resnet18(), through="head")) == "stage4"
 
 
 def fitted(cache, *, through="stage2", name="shufflenet_v2_x0_5", **options):
@@ -173,7 +173,7 @@ def test_maps_are_pooled_only_where_the_network_cannot_tell():
         model = freeze(load_backbone(name, weights=None, num_classes=2).eval())
         unfreeze(model, down_to="hidden" if name == "vgg11_bn" else "head")
         cached = CachedActivations(
-            model, PreparedImages(model, images, size=64), frozen_boundary(model)
+            model, PreparedImages(model, images, size=64), boundary_stage(model)
         )
         shapes[name] = tuple(cached.take(torch.arange(2)).shape[2:])
     # DenseNet has a ReLU between its last norm and the pool; VGG pools to 7 x 7.

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from studies import images, strategies
+from studies import images
+from studies import strategies as study
 from studies.full import run_full
 from studies.starts import run_start
 from studies.strategies import run_strategy
@@ -21,7 +22,6 @@ from tlcourse.datasets import loading
 from tlcourse.experiments import Grid
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
-from tlcourse.training import strategies
 from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to, get_strategy
 
 GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
@@ -42,7 +42,7 @@ def small(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(loading, "load_images", lambda *_, **__: an_image_set(train=24))
-    monkeypatch.setattr(strategies, "COMPARED", 8)
+    monkeypatch.setattr(study, "COMPARED", 8)
     images.image_set.cache_clear()
     images.shifted.cache_clear()
     yield
@@ -137,11 +137,11 @@ def test_runs_that_choose_touch_no_shifted_or_spoiled_test_image(monkeypatch):
 
 def test_every_run_with_a_choice_of_test_images_is_among_those_that_were_tried():
     """A new run function with `test` needs its line in `RUNS`."""
-    folder = Path(strategies.__file__).parent
+    folder = Path(study.__file__).parent
     found = {
         name
         for path in folder.glob("*.py")
-        for name, function in vars(import_module(f"tlcourse.experiments.{path.stem}")).items()
+        for name, function in vars(import_module(f"studies.{path.stem}")).items()
         if name.startswith("run_") and "test" in inspect.signature(function).parameters
     }
     assert found == {f"run_{name}" for name in RUNS}
@@ -187,7 +187,7 @@ def test_releases_fall_on_epochs_and_never_on_the_first():
 
 
 def test_rates_reach_the_groups():
-    model = strategies._start(Strategy("a"), "mobilenet_v2", 2, seed=0)
+    model = study._start(Strategy("a"), "mobilenet_v2", 2, seed=0)
     rates = {
         name: {g["name"]: g["lr"] for g in Strategy.from_data(WRITTEN[name]).groups(model, 0.1, 5)}
         for name in ("cold", "discriminative", "decay")

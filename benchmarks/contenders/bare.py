@@ -16,7 +16,7 @@ from tlcourse.backbones import preprocess
 from tlcourse.datasets import ImageSet, Split
 
 VALIDATION_BATCH = 64
-"""As in `tlcourse.training.loop`."""
+"""As in `tlcourse.training.activation_cache`."""
 
 
 def train(model: nn.Module, data: ImageSet, job: Job) -> nn.Module:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from skimage import data as photographs
 
 from tlcourse.datasets.base import ImageSet, Split, join
-from tlcourse.features.handcrafted import CELL, Uint8Images
 
 
 def edge_orientations(
@@ -157,7 +156,7 @@ def photo_textures(
     >>> len(textures.train), len(textures.test), textures.classes
     (42, 12, ('brick', 'grass', 'gravel'))
     """
-    if n < 30 or not 2 * CELL <= size <= 256:
+    if n < 30 or not 16 <= size <= 256:
         raise ValueError(f"expected n of 30 or more and size 16..256, got n={n}, size={size}")
     rng = np.random.default_rng(seed)
     places = {"train": (0, 512, 0), "test": (0, 256, 256), "val": (256, 512, 256)}
@@ -209,7 +208,9 @@ def _part(
     return Split(images=patches, labels=labels.astype(np.int64), groups=groups, factors=factors)
 
 
-def _relit(patches: Uint8Images, means: pd.Series[float], spreads: pd.Series[float]) -> Uint8Images:
+def _relit(
+    patches: NDArray[np.uint8], means: pd.Series[float], spreads: pd.Series[float]
+) -> NDArray[np.uint8]:
     values = patches.astype(np.float64)
     values -= values.mean(axis=(1, 2), keepdims=True)
     values /= values.std(axis=(1, 2), keepdims=True)

@@ -45,7 +45,7 @@ class InvalidDetector(Unusable):
 
     >>> raise InvalidDetector("mine.pt", "a detector file", "a photograph")
     Traceback (most recent call last):
-    tlcourse.detectors.serialization.InvalidDetector: mine.pt: expected a detector file; found a photograph
+    InvalidDetector: mine.pt: expected a detector file; found a photograph
     """
 
 

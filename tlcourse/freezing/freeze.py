@@ -212,6 +212,15 @@ def plan_unfreezing(
     return {wanted[name]: name for name in downward}
 
 
+def lowest_unfrozen(unfreezing: Mapping[int, str]) -> str | None:
+    """Name the lowest stage of a plan (`plan_unfreezing`), None if it is empty.
+
+    >>> lowest_unfrozen({2: "stage4", 4: "stem"})
+    'stem'
+    """
+    return unfreezing[max(unfreezing)] if unfreezing else None
+
+
 def unfreeze_in_training(model: nn.Module, down_to: str, optimizer: Optimizer) -> None:
     """Unfreeze from the head down to `down_to`; what is released starts without a past.
 

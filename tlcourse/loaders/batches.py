@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlcourse.backbones.hooks import device_of
 from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.files import forget_pages
 from tlcourse.loaders.augment import Augment, augmentation
@@ -47,7 +49,7 @@ class PreparedImages:
 
     def __init__(self, model: nn.Module, images: NDArray[np.uint8], *, size: int) -> None:
         self._model, self._raw, self._size = model, images, size
-        self._device = model_device(model)
+        self._device = device_of(model)
         needed = len(images) * 3 * size * size * 4
         self.once = needed <= _room(self._device)
         self._prepared = self._prepare_all() if self.once else None
@@ -102,6 +104,94 @@ class Source(Protocol):
     def take(self, indices: Tensor) -> Tensor:
         """Return the inputs with these indices as a fresh batch."""
         ...
+
+
+class Loader(Protocol):
+    """A loader of one's own, such as a `torch.utils.data.DataLoader`: batches in any order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class LoaderWarning(UserWarning):
+    """What a training from a loader of one's own cannot do."""
+
+
+class LoaderBatches:
+    """Batches of one's own loaders in place of an image set's, brought to the model's device.
+
+    Nothing of them is cached: a loader may augment anew in every epoch.
+
+    Args:
+        model: The network that takes the batches.
+        train: Gives batches of prepared images `(N, 3, H, W)`, float, and labels `(N,)`, int.
+        val: The same, of the validation images.
+
+    Raises:
+        ValueError: If `val` lacks, or a loader is empty.
+
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> images = TensorDataset(torch.rand(9, 3, 8, 8), torch.arange(9) % 2)
+    >>> batches = LoaderBatches(nn.Conv2d(3, 1, 1), DataLoader(images, 3), DataLoader(images, 9))
+    >>> len(batches), [tuple(images.shape) for images, _ in batches.validation()]
+    (3, [(9, 3, 8, 8)])
+    """
+
+    generators: tuple[torch.Generator, ...] = ()
+    """None that a checkpoint could keep: a loader's order is its own."""
+
+    def __init__(self, model: nn.Module, train: Loader, val: Loader | None) -> None:
+        if val is None:
+            raise ValueError(
+                "expected fit(model, loader, val_loader): a loader for validation lacks"
+            )
+        for name, loader in (("training", train), ("validation", val)):
+            if len(loader) == 0:
+                raise ValueError(f"expected at least one batch from the {name} loader, got none")
+        self.model, self._train, self._val = model, train, val
+
+    def __len__(self) -> int:
+        return len(self._train)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out the training batches of an epoch (from 1)."""
+        sampler: Any = getattr(self._train, "sampler", None)
+        if hasattr(sampler, "set_epoch"):  # a DistributedSampler shuffles by it
+            sampler.set_epoch(number - 1)
+        return map(self._placed, self._train)
+
+    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out the validation batches."""
+        return map(self._placed, self._val)
+
+    def look_again(self) -> None:
+        """Find out what is frozen: nothing depends on it here."""
+
+    def settings(self) -> dict[str, Any]:
+        """Say what is known of the loaders, for a checkpoint; warn of what it cannot hold."""
+        warnings.warn(
+            "a loader's order and augmentation are no part of a checkpoint: a resumed training "
+            "goes on, but not bit for bit; give fit an ImageSet if it must",
+            LoaderWarning,
+            stacklevel=4,
+        )
+        return {"loader": type(self._train).__name__, "batches": len(self._train)}
+
+    def _placed(self, batch: Any) -> tuple[Tensor, Tensor]:
+        pair = isinstance(batch, tuple | list) and len(batch) == 2
+        kinds = [getattr(part, "dtype", type(part).__name__) for part in batch] if pair else []
+        if not pair or not all(isinstance(part, Tensor) for part in batch):
+            came = kinds if pair else type(batch).__name__
+            raise ValueError(f"expected a loader that gives pairs of tensors, got {came}")
+        images, labels = batch
+        if not images.is_floating_point() or labels.shape != images.shape[:1]:
+            raise ValueError(
+                "expected images (N, 3, H, W), float, and labels (N,), int, from the loader, got "
+                f"{tuple(images.shape)}, {images.dtype}, and {tuple(labels.shape)}, {labels.dtype}"
+            )
+        place = device_of(self.model)
+        return images.to(place, memory_format=torch.channels_last), labels.long().to(place)
 
 
 class TrainingBatches:
@@ -187,15 +277,6 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
         last = batches.pop()
         batches[-1] = torch.cat([batches[-1], last])
     return batches
-
-
-def model_device(model: nn.Module) -> torch.device:
-    """Return the device that holds the model's first parameter.
-
-    >>> model_device(nn.Linear(1, 1)).type
-    'cpu'
-    """
-    return next(model.parameters()).device
 
 
 def _room(device: torch.device) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tlcourse import metrics
+from tlcourse.metrics.intervals import mean_interval, paired_mean_interval
 
 UNSHIFTED = "none"
 """Name of the test images as they are."""
@@ -77,13 +77,12 @@ def shift_effects(runs: pd.DataFrame, *, reference: str) -> pd.DataFrame:
     }
     lost = {strategy: scores[strategy][UNSHIFTED] - after[strategy] for strategy in strategies}
     columns = {
-        "lost": [metrics.mean_interval(lost[strategy]) for strategy in strategies],
+        "lost": [mean_interval(lost[strategy]) for strategy in strategies],
         "lost_more": [
-            metrics.paired_mean_interval(lost[strategy], lost[reference]) for strategy in strategies
+            paired_mean_interval(lost[strategy], lost[reference]) for strategy in strategies
         ],
         "left_more": [
-            metrics.paired_mean_interval(after[strategy], after[reference])
-            for strategy in strategies
+            paired_mean_interval(after[strategy], after[reference]) for strategy in strategies
         ],
     }
     return pd.DataFrame(columns, index=pd.Index(strategies, name="way"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from tlcourse.backbones.hooks import device_of, evaluating, main_logits
+from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.datasets.base import ImageSet
 from tlcourse.freezing.freeze import parameters_to_unfreeze
-from tlcourse.optim.groups import trainable_parameters
+from tlcourse.optim.groups import check_optimizer, trainable_parameters
+from tlcourse.runtime import device
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
+MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
 def make_optimizer(
@@ -51,6 +55,82 @@ def make_optimizer(
     if not isinstance(made, Optimizer):
         raise ValueError(f"expected optimizer to be or to make a torch optimizer, got {made!r}")
     return made
+
+
+def prepare_optimizer(
+    model: nn.Module,
+    optimizer: Optimizer | MakeOptimizer | None,
+    data: object,
+    size: int,
+    *,
+    unfreezing: str | None = None,
+    stacklevel: int = 2,
+) -> Optimizer:
+    """Bring a model to its device and give it its optimizer; refuse what cannot be trained.
+
+    What `fit` and `find_lr` do before they train. A model on the CPU moves to `runtime.device()`,
+    unless its optimizer has already made steps, whose momentum would stay behind.
+
+    Args:
+        model: The network to be trained.
+        optimizer: See `make_optimizer`.
+        data: What it is to be trained on; an `ImageSet` must have as many classes as the network
+            has logits.
+        size: Side in pixels at which the network sees the images.
+        unfreezing: See `make_optimizer`.
+        stacklevel: How many calls up a warning points (see `warnings.warn`).
+
+    Raises:
+        ValueError: If nothing may move, or the network has another number of logits.
+    """
+    trainable_parameters(model)  # for its error, before any work
+    present, in_use = device_of(model), isinstance(optimizer, Optimizer) and bool(optimizer.state)
+    place = present if in_use or present.type != "cpu" else device()
+    model.to(place).to(memory_format=torch.channels_last)
+    if isinstance(data, ImageSet):
+        _check_num_logits(model, data, size)
+    made = make_optimizer(model, optimizer, unfreezing=unfreezing)
+    check_optimizer(model, made, unfreezing=unfreezing, stacklevel=stacklevel + 1)
+    return made
+
+
+def _check_num_logits(model: nn.Module, data: ImageSet, size: int) -> None:
+    image = preprocess(model, data.train.images[:1], size).to(device_of(model))
+    with evaluating(model), torch.inference_mode():
+        count = main_logits(model(image)).shape[1]
+    if count != data.num_classes:
+        raise ValueError(
+            f"the network gives {count} logits, but {data.name!r} has {data.num_classes} "
+            f"classes: call replace_head(model, {data.num_classes}) first"
+        )
+
+
+def make_loss_function(
+    class_weights: Literal["balanced"] | ArrayLike | Tensor | None, data: object, model: nn.Module
+) -> nn.CrossEntropyLoss:
+    """Return cross-entropy with the weights of the classes, on the model's device.
+
+    Args:
+        class_weights: See `make_class_weights`.
+        data: An `ImageSet`, or a loader, whose classes nobody can count ahead.
+        model: The network.
+
+    Raises:
+        ValueError: If a loader's classes are to be balanced, or the weights do not fit.
+
+    >>> make_loss_function([1.0, 3.0], "a loader", nn.Linear(2, 2)).weight
+    tensor([1., 3.])
+    """
+    if isinstance(data, ImageSet):
+        weights = make_class_weights(class_weights, data)
+    elif isinstance(class_weights, str):
+        raise ValueError(
+            f"expected class_weights as numbers with a loader, got {class_weights!r}: its labels "
+            "are not known ahead"
+        )
+    else:
+        weights = None if class_weights is None else _numbers(class_weights)
+    return nn.CrossEntropyLoss(weight=weights).to(device_of(model))
 
 
 def make_class_weights(
@@ -99,32 +179,6 @@ def _balanced(wanted: str, data: ImageSet) -> Tensor:
         absent = [data.classes[c] for c in np.flatnonzero(counts == 0)]
         raise ValueError(f"no training image of {absent}: a balanced weight cannot be formed")
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
-
-
-Keep = Literal["last", "best", "best_loss"]
-MakeSchedule = Callable[[Optimizer, int], LRScheduler]
-
-
-def check_choices(epochs: int, keep: str, data: ImageSet) -> None:
-    """Refuse what cannot be trained.
-
-    Args:
-        epochs: At least 1.
-        keep: One of `Keep`.
-        data: Its validation images must hold two classes if `keep` compares AUC.
-
-    Raises:
-        ValueError: If one of these does not hold.
-    """
-    if epochs < 1:
-        raise ValueError(f"expected at least 1 epoch, got {epochs}")
-    if keep not in get_args(Keep):
-        raise ValueError(f"expected keep as one of {get_args(Keep)}, got {keep!r}")
-    if keep == "best" and len(np.unique(data.val.labels)) < 2:
-        raise ValueError(
-            "keep='best' compares AUC, which needs two classes among the validation images: "
-            "use keep='best_loss'"
-        )
 
 
 def make_scheduler(

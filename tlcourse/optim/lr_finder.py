@@ -20,14 +20,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from tlcourse.backbones.architectures import head
 from tlcourse.backbones.hooks import main_logits
 from tlcourse.datasets.base import ImageSet, Split, stratified_choice
 from tlcourse.loaders.augment import Augment
-from tlcourse.loaders.batches import PreparedImages, TrainingBatches, model_device
-from tlcourse.optim.factory import MakeOptimizer, make_class_weights, make_optimizer
-from tlcourse.optim.groups import check_optimizer
-from tlcourse.runtime import device, seeded
+from tlcourse.loaders.batches import PreparedImages, TrainingBatches
+from tlcourse.optim.factory import MakeOptimizer, make_loss_function, prepare_optimizer
+from tlcourse.runtime import seeded
 
 DIVERGED = 4.0
 """How many times its best value the smoothed loss may reach before the test ends, as in fastai."""
@@ -133,14 +131,14 @@ def find_lr(
     """
     _check_range(low, high, steps, smoothing)
     probed, trained = _divided(data.train, held_back, seed)
-    _check_num_outputs(model, data)
-    trial, trial_optimizer = _copies(model, optimizer)
+    # In one call, so that a copied optimizer holds the copied parameters.
+    trial, given = copy.deepcopy((model, optimizer if isinstance(optimizer, Optimizer) else None))
+    trial_optimizer = prepare_optimizer(trial, given or optimizer, data, size, stacklevel=3)
     images = PreparedImages(trial, trained.images, size=size)
     batches = TrainingBatches(images, trained.labels, batch_size, augment=augment, seed=seed)
-    weights = make_class_weights(class_weights, data)
-    loss_function = nn.CrossEntropyLoss(weight=weights).to(model_device(trial))
+    loss_function = make_loss_function(class_weights, data, trial)
     rates = np.geomspace(low, high, steps)
-    measured = _losses_of(trial, probed, size, weights, seed)
+    measured = _losses_of(trial, probed, size, loss_function.weight, seed)
     with seeded(seed), tqdm(total=steps, leave=False, disable=not progress) as bar:
         losses: list[NDArray[np.float64]] = []
         for _ in _rising(trial, batches, loss_function, trial_optimizer, rates):
@@ -175,7 +173,7 @@ def _losses_of(
     """
     inputs = PreparedImages(model, part.images, size=size).take(torch.arange(len(part)))
     labels = torch.tensor(part.labels).to(inputs.device)
-    shares = torch.ones(len(part)) if weights is None else weights[labels.cpu()]
+    shares = torch.ones(len(part)) if weights is None else weights.cpu()[labels.cpu()]
     loss_function = nn.CrossEntropyLoss(reduction="none").to(inputs.device)
 
     def measured() -> NDArray[np.float64]:
@@ -186,20 +184,6 @@ def _losses_of(
         return weighted
 
     return measured
-
-
-def _copies(
-    model: nn.Module, optimizer: Optimizer | MakeOptimizer | None
-) -> tuple[nn.Module, Optimizer]:
-    """Return copies of model and optimizer that belong together, where `fit` would train them."""
-    made = make_optimizer(model, optimizer)
-    check_optimizer(model, made, stacklevel=4)
-    # In one call, so that the copied optimizer holds the copied parameters.
-    trial, trial_optimizer = copy.deepcopy((model, made))
-    present = model_device(model)
-    # The momentum of an optimizer in use would stay behind on the old device.
-    place = present if made.state or present.type != "cpu" else device()
-    return trial.to(place).to(memory_format=torch.channels_last), trial_optimizer
 
 
 def _rising(
@@ -260,15 +244,6 @@ def _check_range(low: float, high: float, steps: int, smoothing: float) -> None:
         raise ValueError(f"expected at least {FEWEST_STEPS} steps, got {steps}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"expected smoothing from 0 to below 1, got {smoothing}")
-
-
-def _check_num_outputs(model: nn.Module, data: ImageSet) -> None:
-    outputs = head(model).weight.shape[0]
-    if outputs != data.num_classes:
-        raise ValueError(
-            f"the network gives {outputs} answers, but {data.name!r} has {data.num_classes} "
-            f"classes: call replace_head(model, {data.num_classes}) first"
-        )
 
 
 CLEAR = 5.0

@@ -1,7 +1,7 @@
 """Simulated breast ultrasound for lessons: two classes, known causes, no patient.
 
 Not a medical phantom and no source of medical knowledge: the BI-RADS words are real, their
-probabilities are invented (see `tlcourse.simulation.descriptors`). The image is formed as a B-mode image
+probabilities are invented (see `descriptors`). The image is formed as a B-mode image
 is: scatterers weighted by tissue echo and attenuation are blurred by the point spread function
 of the probe; its envelope is compressed to decibels and shown over the dynamic range.
 

@@ -23,24 +23,31 @@ from tlcourse.features.extract import cache_limit
 from tlcourse.files import ArrayStore
 from tlcourse.freezing.freeze import frozen_stages
 from tlcourse.loaders.augment import Augment
-from tlcourse.loaders.batches import AugmentedViews, PreparedImages, Source
+from tlcourse.loaders.batches import AugmentedViews, PreparedImages, Source, TrainingBatches
+from tlcourse.training.checkpoint import fingerprint
+from tlcourse.training.settings import describe_augment
 
 CACHING_BATCH = 16
 """On a CPU larger activations are fetched from the operating system anew for every batch, which
 halves the speed (see `tlcourse.training.malloc`)."""
 
+VALIDATION_BATCH = 64
+
 _TRIED = 4
-"""Maps whose means must give the same answers as the maps themselves."""
+"""Maps whose means must give the head the same as the maps themselves."""
+
+_SAMPLED = 8
+"""Images that an augmentation is known by in a checkpoint."""
 
 
-def frozen_boundary(model: nn.Module) -> str | None:
+def boundary_stage(model: nn.Module) -> str | None:
     """Name the last stage of the frozen run that begins at the stem; None if the stem may move.
 
     The head never counts: something must be left to train.
 
     >>> from torchvision.models import resnet18
     >>> from tlcourse.freezing import freeze
-    >>> frozen_boundary(freeze(resnet18(), through="stage2")), frozen_boundary(resnet18())
+    >>> boundary_stage(freeze(resnet18(), through="stage2")), boundary_stage(resnet18())
     ('stage2', None)
     """
     held, boundary = set(frozen_stages(model)), None
@@ -116,8 +123,8 @@ class CachedActivations:
     Where what follows cannot tell whole maps from their means (a global average pool comes
     next), the means are kept: they are smaller by the number of positions. Where only the head
     stands above the boundary, batch norms are folded into the convolutions before them (see
-    `tlcourse.backbones.batchnorm`), and activations are those of the network but for rounding; elsewhere they
-    are its activations bit for bit.
+    `tlcourse.backbones.batchnorm`), and activations are those of the network but for rounding;
+    elsewhere they are its activations bit for bit.
 
     Args:
         model: A classifier whose stages up to `through` are frozen.
@@ -283,62 +290,96 @@ def _memory_format(batch: Tensor) -> torch.memory_format:
     return torch.channels_last if batch.dim() == 4 else torch.contiguous_format
 
 
-class Feeding:
-    """The training and validation inputs, and the part of the network that takes them.
+class ActivationCache:
+    """What the epochs of a training are fed: images, or activations of the last frozen stage.
 
-    While nothing below a boundary moves, and images do not change from epoch to epoch beyond a
-    fixed number of views, both parts are fed as activations cached at that boundary.
+    While nothing up to a stage moves, and images do not change from epoch to epoch beyond a fixed
+    number of views, training goes on from that stage's activations, which are computed once.
 
     Args:
         model: The network.
         data: Images and labels.
+        batch_size: Images in a training batch, at least 2.
         size: Side in pixels of the prepared images.
-        augment: As `fit` takes it.
+        augment: As `tlcourse.training.fit` takes it, like all that follow.
         views: Number of augmented views, or None to augment anew in every epoch.
         cache: Whether activations may be cached.
-        seed: Seed of the views.
+        seed: Seed of order, augmentation and views.
 
     Attributes:
-        model: What takes the batches: the network, or what stands above the boundary.
-        train: Source of the training inputs.
-        val: Source of the validation inputs.
-        boundary: The last frozen stage whose activations are cached, or None.
-        fresh_augment: What is left to do per batch: the augmentation, unless views hold it.
+        model: What takes the batches: the network, or what stands above the boundary stage.
+        boundary: The last frozen stage, whose activations are cached; None: nothing is.
+
+    >>> from torchvision.models import resnet18
+    >>> from tlcourse.datasets import load_images
+    >>> from tlcourse.freezing import freeze
+    >>> data = load_images("phantom", n=60)
+    >>> cache = ActivationCache(freeze(resnet18(num_classes=2)), data, batch_size=8, size=32)
+    >>> activations, labels = next(iter(cache.epoch(1)))
+    >>> cache.boundary, tuple(activations.shape), len(labels)
+    ('stage4', (8, 512, 1, 1), 8)
     """
 
     def __init__(
         self,
         model: nn.Module,
         data: ImageSet,
-        *,
-        size: int,
-        augment: Literal["flip"] | Augment | None,
-        views: int | None,
-        cache: bool,
-        seed: int,
+        batch_size: int = 32,
+        size: int = 128,
+        augment: Literal["flip"] | Augment | None = None,
+        views: int | None = None,
+        cache: bool = True,
+        seed: int = 0,
     ) -> None:
-        self.whole = model
-        prepared = PreparedImages(model, data.train.images, size=size)
-        self.fresh_augment = augment if views is None else None
-        self._train: Source = prepared
-        if views is not None:
-            self._train = AugmentedViews(prepared, augment, views=views, seed=seed)
-        self._views = views or 1
+        self._whole, self._data = model, data
+        self._given = {"batch_size": batch_size, "size": size, "views": views, "cache": cache}
+        self._augment, self._views, self._seed = augment, views or 1, seed
+        self._train: Source = PreparedImages(model, data.train.images, size=size)
         self._val = PreparedImages(model, data.val.images, size=size)
-        self._may_cache = cache and self.fresh_augment is None
-        self.arrange()
+        fresh = augment if views is None else None
+        if views is not None:
+            self._train = AugmentedViews(self._train, augment, views=views, seed=seed)
+        self._may_cache = cache and fresh is None
+        self._batches = TrainingBatches(
+            self._train, data.train.labels, batch_size, augment=fresh, seed=seed
+        )
+        self.look_again()
 
-    def arrange(self) -> None:
-        """Look again at what is frozen; to be called whenever that has changed."""
-        self.boundary = frozen_boundary(self.whole) if self._may_cache else None
-        self.model: nn.Module = self.whole
-        self.train: Source = self._train
-        self.val: PreparedImages | CachedActivations = self._val
+    def look_again(self) -> None:
+        """Find out what is frozen; to be called whenever that has changed."""
+        self.boundary = boundary_stage(self._whole) if self._may_cache else None
+        self.model: nn.Module = self._whole
+        self._batches.source = self._train
+        self._validated: PreparedImages | CachedActivations = self._val
         if self.boundary is not None:
-            cached = CachedActivations(self.whole, self._train, self.boundary)
-            self.model, self.train = cached.above, cached
-            self.val = cached.beside(self._val)
+            cached = CachedActivations(self._whole, self._train, self.boundary)
+            self.model, self._batches.source = cached.above, cached
+            self._validated = cached.beside(self._val)
 
-    def turn_to(self, epoch: int) -> None:
-        """Take the view whose turn it is in this epoch (from 1)."""
-        self.train.view = (epoch - 1) % self._views
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def epoch(self, number: int) -> TrainingBatches:
+        """Return the training batches of an epoch (from 1), in the view whose turn it is."""
+        self._batches.source.view = (number - 1) % self._views
+        return self._batches
+
+    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out the validation images, or their activations, and labels, first to last."""
+        labels = torch.split(torch.tensor(self._data.val.labels), VALIDATION_BATCH)
+        return zip(self._validated.in_order(VALIDATION_BATCH), labels, strict=True)
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """The generators of order and augmentation, which a checkpoint keeps."""
+        return self._batches.generators
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the inputs depend on as plain values, the same in any process."""
+        train, val = self._data.train, self._data.val
+        some = self._val.take(torch.arange(min(_SAMPLED, len(self._val))))
+        return {
+            **self._given,
+            "augment": describe_augment(self._augment, some, self._seed),
+            "images": fingerprint(train.images, train.labels, val.images, val.labels),
+        }

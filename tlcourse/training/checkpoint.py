@@ -11,15 +11,19 @@ import random
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tlcourse.files import written_whole
 from tlcourse.runtime import accelerators
+
+Keep = Literal["last", "best", "best_loss"]
 
 FORMAT = 2
 """Version of the file's layout; a file of another one is refused."""
@@ -34,6 +38,59 @@ class CheckpointWarning(UserWarning):
 
 class CheckpointMismatch(ValueError):
     """The file belongs to another training, or is no checkpoint at all."""
+
+
+@dataclass
+class Best:
+    """A copy of the weights of the best epoch so far, if they are wanted.
+
+    >>> best = Best("best_loss")
+    >>> model = nn.Linear(1, 1)
+    >>> best.offer(model, 1, {"val_auc": 0.8, "val_loss": 0.5})
+    >>> best.held(interrupted=False)
+    1
+    """
+
+    keep: Keep
+    score: tuple[float, ...] = (-float("inf"),)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    epoch: int | None = None
+
+    def offer(self, model: nn.Module, epoch: int, scores: Mapping[str, float]) -> None:
+        """Copy the weights if this epoch's scores are the best so far."""
+        if self.keep == "last":
+            self.epoch = epoch
+            return
+        auc, loss = scores["val_auc"], scores["val_loss"]
+        score = (auc, -loss) if self.keep == "best" else (-loss,)
+        if score > self.score:
+            self.score, self.epoch = score, epoch
+            # state_dict() alone refers to the very tensors that go on changing.
+            self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the copied weights back, if there are any."""
+        if self.weights:
+            model.load_state_dict(self.weights)
+
+    def held(self, interrupted: bool) -> int | None:
+        """Return the epoch whose weights the model holds at the end."""
+        return None if interrupted and self.keep == "last" else self.epoch
+
+    def message(self, epoch: int, epochs: int) -> str:
+        """Say what an interrupted training leaves."""
+        held = self.held(interrupted=True)
+        kept = "its last step" if held is None else f"epoch {held}, the best so far"
+        return f"Interrupted in epoch {epoch} of {epochs}: the model holds the weights of {kept}."
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"score": list(self.score), "weights": self.weights, "epoch": self.epoch}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.score, self.weights = tuple(state["score"]), dict(state["weights"])
+        self.epoch = state["epoch"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

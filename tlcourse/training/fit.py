@@ -1,56 +1,61 @@
-"""Train a network: `fit` prepares what the loop needs and writes down what happened."""
+"""Train a network: `fit` prepares what `train_epoch` needs and writes down what happened.
+
+The way of an image: `fit` hands `data.train` to an `ActivationCache`, and `train_epoch` makes a
+step with each batch that comes from there (`tlcourse.loaders.batches`). The loop is plain torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
+import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm.auto import tqdm
 
-from tlcourse.backbones.preprocessing import preprocess
+from tlcourse.backbones.hooks import main_logits
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import plan_unfreezing
+from tlcourse.freezing.freeze import lowest_unfrozen, plan_unfreezing, unfreeze_in_training
 from tlcourse.loaders.augment import Augment
-from tlcourse.loaders.batches import TrainingBatches, model_device
+from tlcourse.loaders.batches import Loader, LoaderBatches
 from tlcourse.optim.factory import (
-    Keep,
     MakeOptimizer,
     MakeSchedule,
-    check_choices,
-    make_class_weights,
-    make_optimizer,
+    make_loss_function,
     make_scheduler,
+    prepare_optimizer,
 )
-from tlcourse.optim.groups import check_optimizer, trainable_parameters
-from tlcourse.runtime import device, seeded
-from tlcourse.training.activation_cache import Feeding
-from tlcourse.training.checkpoint import fingerprint
+from tlcourse.runtime import seeded
+from tlcourse.training.activation_cache import ActivationCache
+from tlcourse.training.checkpoint import (
+    Best,
+    Keep,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from tlcourse.training.history import History, Recorder
-from tlcourse.training.loop import Best, Loop
 from tlcourse.training.malloc import large_buffers_kept
-from tlcourse.training.predict import probabilities
+from tlcourse.training.predict import validation_scores
 from tlcourse.training.settings import (
-    describe_augment,
     describe_frozen,
     describe_optimizer,
     describe_schedule,
     plain,
 )
 
-_TRIED = 8
-"""Images that an augmentation is known by."""
-
 
 def fit(
     model: nn.Module,
-    data: ImageSet,
+    data: ImageSet | Loader,
+    val: Loader | None = None,
     *,
     epochs: int = 10,
     optimizer: Optimizer | MakeOptimizer | None = None,
@@ -70,7 +75,7 @@ def fit(
 ) -> History:
     """Train `model` on `data.train` with cross-entropy; leave it trained and in eval mode.
 
-    Each epoch deals all training images into batches in a new order; a single image left over
+    Each epoch takes all training images in a new order, batch by batch; a single image left over
     joins the last batch. After each epoch the validation images are scored in eval mode. The test
     images are not looked at. Frozen stages stay as they are (see `tlcourse.freezing`), and run only
     once: training goes on from their cached activations, unless images are augmented anew in every
@@ -80,9 +85,14 @@ def fit(
     the same weights, bit for bit, on the CPU of one machine with one number of threads.
 
     Args:
-        model: A network with as many answers as `data` has classes. A model on the CPU moves to
+        model: A network with as many logits as `data` has classes. A model on the CPU moves to
             `runtime.device()`, unless its optimizer has already made steps; others stay put.
-        data: Images and labels.
+        data: Images and labels; or a loader of your own, such as a `torch.utils.data.DataLoader`,
+            that gives batches of prepared images `(N, 3, H, W)`, float, and labels `(N,)`, int. A
+            loader prepares, shuffles and augments by itself: `batch_size`, `size`, `augment`,
+            `views` and `cache` do not apply. Its batches cannot be cached, and its order is not
+            part of a checkpoint: a resumed training goes on, but not bit for bit.
+        val: With a loader, another one for validation. An `ImageSet` brings its own images.
         epochs: Times that every training image is seen, at least 1.
         optimizer: An optimizer; or a function that makes one from a list of param groups (one
             group named "all" with everything that may move), such as
@@ -135,115 +145,218 @@ def fit(
     >>> len(history.table), model.training
     (1, False)
     """
-    plan = _Plan(**locals())  # its fields are this function's arguments
-    with large_buffers_kept():
-        loop = plan.loop()
-        with seeded(seed):
-            interrupted = loop.run(epochs, progress)
-    return loop.recorder.history(interrupted=interrupted, kept_epoch=loop.best.held(interrupted))
+    started = perf_counter()
+    _check_choices(epochs, keep, data, val)
+    unfreezing = plan_unfreezing(model, unfreeze_at, epochs)
+    with large_buffers_kept(), seeded(seed):
+        optimizer = prepare_optimizer(
+            model, optimizer, data, size, unfreezing=lowest_unfrozen(unfreezing), stacklevel=3
+        )
+        inputs: ActivationCache | LoaderBatches = (
+            ActivationCache(model, data, batch_size, size, augment, views, cache, seed)
+            if isinstance(data, ImageSet)
+            else LoaderBatches(model, data, val)
+        )
+        loss_function = make_loss_function(class_weights, data, model)
+        recorder = Recorder(optimizer, gradients=gradients, started=started)
+        training = Training(
+            model, inputs, loss_function, optimizer, None, recorder, Best(keep), unfreezing
+        )
+        settings = training.settings(schedule, epochs, seed) if checkpoint is not None else {}
+        training.scheduler = make_scheduler(schedule, optimizer, epochs * len(inputs))
+        interrupted = training.run(epochs, checkpoint, settings, progress=progress)
+    return recorder.history(interrupted=interrupted, kept_epoch=training.best.held(interrupted))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The arguments of `fit`, and how they become a loop."""
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss_function: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    recorder: Recorder | None = None,
+) -> None:
+    """Train on each batch once: the loop behind every training in this course.
+
+    Args:
+        model: The network; it is left in train mode.
+        batches: Pairs of images `(N, 3, H, W)` and labels `(N,)` on the model's device.
+        loss_function: From logits `(N, C)` and labels to the loss, such as `nn.CrossEntropyLoss()`.
+        optimizer: Makes one step per batch.
+        scheduler: Makes one step after each step of the optimizer.
+        recorder: Writes down the loss and the rates of each step.
+
+    >>> import torch
+    >>> model = nn.Linear(2, 2)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> batches = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))]
+    >>> train_epoch(model, batches, nn.CrossEntropyLoss(), optimizer)
+    """
+    model.train()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        logits = main_logits(model(images))
+        loss = loss_function(logits, labels)
+        loss.backward()
+        optimizer.step()
+        if recorder is not None:
+            recorder.step(loss, len(labels))  # before the schedule moves on to the next rates
+        if scheduler is not None:
+            scheduler.step()
+
+
+@dataclass
+class Training:
+    """A training on its way: everything in it that changes from step to step.
+
+    Attributes:
+        model: The whole network.
+        inputs: Batches, and the part of the network that takes them.
+        loss_function: From logits `(N, C)` and labels `(N,)` to the loss.
+        optimizer: Makes one step per batch.
+        scheduler: Makes one step after each of them, or None.
+        recorder: Writes down steps and epochs.
+        best: Keeps the weights that are wanted.
+        unfreezing: The lowest stage to unfreeze before an epoch.
+    """
 
     model: nn.Module
-    data: ImageSet
-    epochs: int
-    optimizer: Optimizer | MakeOptimizer | None
-    schedule: LRScheduler | MakeSchedule | None
-    batch_size: int
-    size: int
-    augment: Literal["flip"] | Augment | None
-    class_weights: Literal["balanced"] | ArrayLike | Tensor | None
-    keep: Keep
-    unfreeze_at: Mapping[str, int] | None
-    views: int | None
-    cache: bool
-    checkpoint: Path | str | None
-    gradients: bool
-    seed: int
-    progress: bool
+    inputs: ActivationCache | LoaderBatches
+    loss_function: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    recorder: Recorder
+    best: Best
+    unfreezing: Mapping[int, str]
 
-    def loop(self) -> Loop:
-        started = perf_counter()
-        check_choices(self.epochs, self.keep, self.data)
-        model, labels = self.model, self.data.train.labels
-        releases = plan_unfreezing(model, self.unfreeze_at, self.epochs)
-        model.to(_training_device(model, self.optimizer)).to(memory_format=torch.channels_last)
-        feeding = self._feeding()
-        batches = TrainingBatches(
-            feeding.train, labels, self.batch_size, augment=feeding.fresh_augment, seed=self.seed
-        )
-        lowest = releases[max(releases)] if releases else None
-        optimizer = make_optimizer(model, self.optimizer, unfreezing=lowest)
-        check_optimizer(model, optimizer, unfreezing=lowest, stacklevel=4)
-        steps, weights = (
-            self.epochs * len(batches),
-            make_class_weights(self.class_weights, self.data),
-        )
-        # Before a scheduler changes the optimizer's options.
-        settings = {} if self.checkpoint is None else self._settings(optimizer, steps, weights)
-        return Loop(
-            model=model,
-            labels=self.data.val.labels,
-            feeding=feeding,
-            batches=batches,
-            loss_function=nn.CrossEntropyLoss(weight=weights).to(model_device(model)),
-            optimizer=optimizer,
-            scheduler=make_scheduler(self.schedule, optimizer, steps),
-            recorder=Recorder(optimizer, gradients=self.gradients, started=started),
-            best=Best(self.keep),
-            releases=releases,
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
-            settings=settings,
-        )
+    def run(
+        self,
+        epochs: int,
+        checkpoint: Path | str | None,
+        settings: Mapping[str, Any],
+        *,
+        progress: bool,
+    ) -> bool:
+        """Train, keep the weights that are wanted, and tell whether Ctrl-C ended it early.
 
-    def _feeding(self) -> Feeding:
-        feeding = Feeding(
-            self.model,
-            self.data,
-            size=self.size,
-            augment=self.augment,
-            views=self.views,
-            cache=self.cache,
-            seed=self.seed,
-        )
-        _check_num_outputs(feeding, self.data)
-        return feeding
+        Args:
+            epochs: Number of the last epoch.
+            checkpoint: File to go on from, if it is there, and to write after every epoch.
+            settings: What the checkpoint is compared with.
+            progress: Whether to show a bar.
+        """
+        path = None if checkpoint is None else Path(checkpoint)
+        epoch = 0 if path is None else self._resume(load_checkpoint(path, settings))
+        steps, interrupted = len(self.inputs), False
+        bar = tqdm(total=epochs * steps, initial=epoch * steps, leave=False, disable=not progress)
+        try:
+            while epoch < epochs:
+                epoch += 1
+                self._epoch(epoch, bar)
+                if path is not None:
+                    save_checkpoint(path, self._state(epoch), settings)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            bar.close()
+            self.best.restore(self.model)
+            self.model.eval()
+        if interrupted:
+            print(self.best.message(epoch, epochs))
+        return interrupted
 
-    def _settings(self, optimizer: Optimizer, steps: int, weights: Tensor | None) -> dict[str, Any]:
-        """Return what makes this training this one, as plain values, the same in any process."""
-        given = ("epochs", "batch_size", "size", "keep", "views", "cache", "gradients", "seed")
-        train, val = self.data.train, self.data.val
-        in_words = weights is None or isinstance(self.class_weights, str)
-        some = preprocess(self.model, train.images[:_TRIED], self.size)
+    def settings(
+        self, schedule: LRScheduler | MakeSchedule | None, epochs: int, seed: int
+    ) -> dict[str, Any]:
+        """Return what makes this training this one, as plain values, the same in any process.
+
+        To be called before a scheduler changes the optimizer's options.
+        """
+        weights = getattr(self.loss_function, "weight", None)
+        count = sum(p.numel() for p in self.model.parameters())
         return {
-            **{name: getattr(self, name) for name in given},
-            "augment": describe_augment(self.augment, some.to(model_device(self.model)), self.seed),
-            "unfreeze_at": dict(self.unfreeze_at or {}),
-            "class_weights": self.class_weights if in_words else plain(weights),
-            "model": f"{type(self.model).__name__}, "
-            f"{sum(p.numel() for p in self.model.parameters())} parameters",
+            "epochs": epochs,
+            "seed": seed,
+            "keep": self.best.keep,
+            "gradients": self.recorder.gradients,
+            "unfreezing": {str(epoch): stage for epoch, stage in self.unfreezing.items()},
+            "class_weights": plain(weights),
+            "model": f"{type(self.model).__name__}, {count} parameters",
             **describe_frozen(self.model),
-            "images": fingerprint(train.images, train.labels, val.images, val.labels),
-            **describe_optimizer(optimizer, self.model),
-            **describe_schedule(self.schedule, optimizer, steps, self.seed),
+            **self.inputs.settings(),
+            **describe_optimizer(self.optimizer, self.model),
+            **describe_schedule(schedule, self.optimizer, epochs * len(self.inputs), seed),
         }
 
+    def _epoch(self, epoch: int, bar: Any) -> None:
+        self._unfreeze(epoch)
+        train_epoch(
+            self.inputs.model,
+            _counted(self.inputs.epoch(epoch), bar),
+            self.loss_function,
+            self.optimizer,
+            self.scheduler,
+            self.recorder,
+        )
+        train_loss = self.recorder.train_loss()  # its error comes first: it names the step
+        validated = validation_scores(self.inputs.model, self.inputs.validation())
+        scores = {"train_loss": train_loss, **validated}
+        self.recorder.epoch(scores)
+        self.best.offer(self.model, epoch, scores)
+        bar.set_postfix_str(f"validation AUC {scores['val_auc']:.3f}")
 
-def _check_num_outputs(feeding: Feeding, data: ImageSet) -> None:
-    outputs = probabilities(feeding.model, [feeding.train.take(torch.tensor([0]))]).shape[1]
-    if outputs != data.num_classes:
+    def _unfreeze(self, epoch: int) -> None:
+        if epoch in self.unfreezing:
+            unfreeze_in_training(self.model, self.unfreezing[epoch], self.optimizer)
+            self.inputs.look_again()
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "recorder": self.recorder.state(),
+            "best": self.best.state(),
+            "batches": [generator.get_state() for generator in self.inputs.generators],
+            "random": random_state(),
+        }
+
+    def _resume(self, state: Mapping[str, Any] | None) -> int:
+        """Go on from a checkpoint's state, if there is one; return the number of done epochs."""
+        if state is None:
+            return 0
+        for epoch in range(1, state["epoch"] + 1):
+            self._unfreeze(epoch)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.recorder.load_state(state["recorder"])
+        self.best.load_state(state["best"])
+        for generator, saved in zip(self.inputs.generators, state["batches"], strict=True):
+            generator.set_state(saved)
+        restore_random_state(state["random"])
+        return int(state["epoch"])
+
+
+def _check_choices(epochs: int, keep: str, data: ImageSet | Loader, val: Loader | None) -> None:
+    if epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {epochs}")
+    if keep not in get_args(Keep):
+        raise ValueError(f"expected keep as one of {get_args(Keep)}, got {keep!r}")
+    if not isinstance(data, ImageSet):
+        return
+    if val is not None:
+        raise ValueError("val goes with a loader: an ImageSet has validation images of its own")
+    if keep == "best" and len(np.unique(data.val.labels)) < 2:
         raise ValueError(
-            f"the network gives {outputs} answers, but {data.name!r} has "
-            f"{data.num_classes} classes: call replace_head(model, {data.num_classes}) first"
+            "keep='best' compares AUC, which needs two classes among the validation images: "
+            "use keep='best_loss'"
         )
 
 
-def _training_device(model: nn.Module, optimizer: Optimizer | MakeOptimizer | None) -> torch.device:
-    trainable_parameters(model)  # for its error, before any work
-    present = model_device(model)
-    # The momentum of an optimizer in use would stay behind on the old device.
-    in_use = isinstance(optimizer, Optimizer) and bool(optimizer.state)
-    return present if in_use or present.type != "cpu" else device()
+def _counted(batches: Iterable[tuple[Tensor, Tensor]], bar: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in batches:
+        yield batch
+        bar.update()

@@ -77,7 +77,7 @@ class Recorder:
     def __init__(
         self, optimizer: Optimizer, *, gradients: bool = False, started: float | None = None
     ) -> None:
-        self._optimizer, self._gradients = optimizer, gradients
+        self._optimizer, self.gradients = optimizer, gradients
         self._epochs: list[dict[str, float]] = []
         self._steps: list[dict[str, Any]] = []
         self._done = 0  # steps that belong to finished epochs
@@ -98,7 +98,7 @@ class Recorder:
         """
         # The loss stays on its device: reading it here would make a GPU wait at every step.
         row = {"step": len(self._steps), "epoch": self.epochs + 1, "loss": loss.detach()}
-        norms = _gradient_norms(self._optimizer) if self._gradients else {}
+        norms = _gradient_norms(self._optimizer) if self.gradients else {}
         self._steps.append(row | _rates(self._optimizer) | norms)
         self._sizes.append(images)
 
@@ -151,7 +151,7 @@ class Recorder:
         """
         columns = ["step", "epoch", "loss", *_rates(self._optimizer)]
         columns += (
-            [f"grad/{name}" for name in group_names(self._optimizer)] if self._gradients else []
+            [f"grad/{name}" for name in group_names(self._optimizer)] if self.gradients else []
         )
         return History(
             table=pd.DataFrame(self._epochs, columns=COLUMNS),

@@ -1,7 +1,7 @@
 """Train heads on features that were computed once: many seeds and recipes for little time.
 
 A frozen backbone gives an image the same features in every epoch. So they are extracted once
-(`tlcourse.features.extract.extract_features`), and each training costs a second instead of a minute.
+(`tlcourse.features.extract_features`), and each training costs a second instead of a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tlcourse.datasets.splits import grouped_folds
 from tlcourse.features.probe import probe
 from tlcourse.loaders.batches import TrainingBatches
 from tlcourse.runtime import seeded
-from tlcourse.training.loop import train_epoch
+from tlcourse.training.fit import train_epoch
 
 Features = NDArray[np.float32]
 PROBE = "logistic probe"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcourse.backbones.hooks import evaluating, main_logits
+from tlcourse.backbones.hooks import device_of, evaluating, main_logits
 from tlcourse.backbones.preprocessing import preprocess
-from tlcourse.loaders.batches import model_device
+from tlcourse.metrics.scores import accuracy, auc, log_loss
 from tlcourse.training.history import diverged
 
 
@@ -42,9 +42,46 @@ def predict(
     """
     if len(images) == 0:
         raise ValueError("expected at least one image, got none")
-    starts, place = range(0, len(images), batch_size), model_device(model)
+    starts, place = range(0, len(images), batch_size), device_of(model)
     batches = (preprocess(model, images[i : i + batch_size], size).to(place) for i in starts)
     return probabilities(model, batches)
+
+
+def validation_scores(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    """Score a network, in eval mode, on batches of inputs and labels.
+
+    Returns:
+        `val_loss` (in nats), `val_accuracy`, and `val_auc`, NaN if only one class is there.
+
+    Raises:
+        ValueError: If a label is beyond the network's classes.
+
+    >>> batches = [(torch.eye(2), torch.tensor([0, 1]))]
+    >>> validation_scores(nn.Linear(2, 2, bias=False), batches)["val_accuracy"] <= 1
+    True
+    """
+    seen: list[Tensor] = []
+
+    def inputs() -> Iterator[Tensor]:
+        for batch, labels in batches:
+            seen.append(labels.cpu())
+            yield batch
+
+    probs = probabilities(model, inputs())
+    labels = torch.cat(seen).numpy()
+    if labels.max() >= probs.shape[1]:
+        raise ValueError(
+            f"expected labels from 0 to {probs.shape[1] - 1}, as many as the network has logits, "
+            f"got {labels.max()}: call replace_head(model, num_classes) first"
+        )
+    one_class = len(np.unique(labels)) < 2
+    return {
+        "val_loss": log_loss(labels, probs),
+        "val_accuracy": accuracy(labels, probs),
+        "val_auc": float("nan") if one_class else auc(labels, probs),
+    }
 
 
 def probabilities(model: nn.Module, batches: Iterable[Tensor]) -> NDArray[np.float64]:

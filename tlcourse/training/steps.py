@@ -16,8 +16,8 @@ from tlcourse.freezing.report import snapshot
 from tlcourse.loaders.batches import PreparedImages, TrainingBatches
 from tlcourse.runtime import seeded
 from tlcourse.similarity.drift import drift_by_stage
+from tlcourse.training.fit import train_epoch
 from tlcourse.training.history import Recorder
-from tlcourse.training.loop import train_epoch
 
 
 def first_steps(

@@ -140,9 +140,9 @@ def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
         ValueError: If the model has no stage of a name; the message lists those it has.
 
     >>> from torchvision.models import resnet18
-    >>> strategy = Strategy("a", freeze=True, unfreeze={"head-1": 0.2, "stage3": 0.4, "head-9": 0.6})
+    >>> strategy = Strategy("a", freeze=True, unfreeze={"head-1": 0.2, "head-9": 0.6})
     >>> list(fitted_to(strategy, resnet18()).unfreeze)
-    ['stage4', 'stage3', 'stem']
+    ['stage4', 'stem']
     """
     below = list(stages(model))[:-1]
     unfreeze = dict[str, float]()
