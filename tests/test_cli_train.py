@@ -194,7 +194,7 @@ def test_the_test_images_are_opened_once_at_the_end(pictures, monkeypatch):
         seen.append("fit")
         return fit(*given, **options)
 
-    monkeypatch.setattr("tlcourse.training.predict.predict", predicting)
+    monkeypatch.setattr("tlcourse.detectors.detector.predict", predicting)
     monkeypatch.setattr(trials_module, "fit", fitting)
     choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
     artifacts = train_detector(data, "run", lr=[1e-3, 3e-3], **choices, progress=False)
@@ -349,7 +349,7 @@ def interrupt(monkeypatch):
     def stopped(*_given, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tlcourse.detectors.search.best_trial", stopped)
+    monkeypatch.setattr("tlcourse.detectors.train.best_trial", stopped)
 
 
 def test_ctrl_c_says_how_to_go_on_and_other_arguments_are_refused(pictures, monkeypatch, capsys):

@@ -6,7 +6,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tlcourse import runtime
 from tlcourse.__main__ import main
 from tlcourse.backbones import WeightsUnavailable
 
@@ -19,7 +18,7 @@ def lessons(monkeypatch, tmp_path):
     for name, text in {"00_fine": "1 + 1", "01_broken": "raise ValueError('on purpose')"}.items():
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text)])
         nbformat.write(book, folder / f"{name}.ipynb")
-    monkeypatch.setattr(runtime, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr("tlcourse.cli.lessons.repository_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -46,17 +45,15 @@ def test_run_without_lessons_is_an_error(lessons, capsys):
 
 
 def test_fetch_fails_without_weights_but_not_without_images(monkeypatch, tmp_path, capsys):
-    from tlcourse import backbones
-
     monkeypatch.setenv("TLCOURSE_CACHE", str(tmp_path))
-    monkeypatch.setattr(backbones, "fetch_checkpoint", lambda name: tmp_path / name)
+    monkeypatch.setattr("tlcourse.backbones.weights.fetch_checkpoint", lambda name: tmp_path / name)
     assert main(["fetch"]) == 0
     assert "the lessons will use the simulated set" in capsys.readouterr().err
 
     def unavailable(name):
         raise WeightsUnavailable("nowhere to be had")
 
-    monkeypatch.setattr(backbones, "fetch_checkpoint", unavailable)
+    monkeypatch.setattr("tlcourse.backbones.weights.fetch_checkpoint", unavailable)
     assert main(["fetch"]) == 1
     assert "nowhere to be had" in capsys.readouterr().err
 

@@ -214,8 +214,13 @@ def test_a_maker_may_build_groups_from_the_model_itself(data, spied):
 @pytest.fixture
 def trials(monkeypatch):
     """The copies of model and optimizer that the tests of rates work on."""
-    made, real = [], lr_finder._copies
-    monkeypatch.setattr(lr_finder, "_copies", lambda *given: made.append(real(*given)) or made[-1])
+    made, real = [], lr_finder.prepare_optimizer
+
+    def noting(model, *given, **options):
+        made.append((model, real(model, *given, **options)))
+        return made[-1][1]
+
+    monkeypatch.setattr(lr_finder, "prepare_optimizer", noting)
     return made
 
 

@@ -10,14 +10,13 @@ from studies import images, lesson06
 from studies.full import AUGMENTATIONS, fold_parts, run_fold, run_full
 from tests.test_training import an_image_set
 from tlcourse import metrics
-from tlcourse.datasets import loading
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     data = an_image_set(train=24)
     grouped = replace(data, train=replace(data.train, groups=np.arange(24) // 4 * 2 + labels(24)))
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: grouped)
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: grouped)
     images.image_set.cache_clear()
     images.all_images.cache_clear()
     yield

@@ -10,13 +10,12 @@ from studies import images, starts
 from studies.starts import run_start, shuffle_weights, small_network, starting_network
 from tests.test_training import an_image_set
 from tlcourse.backbones import stages
-from tlcourse.datasets import loading
 from tlcourse.freezing import freeze, frozen_stages
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: an_image_set(train=24))
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: an_image_set(train=24))
     images.image_set.cache_clear()
     yield
     images.image_set.cache_clear()

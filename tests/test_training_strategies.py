@@ -18,7 +18,6 @@ from studies.starts import run_start
 from studies.strategies import run_strategy
 from tests.test_training import an_image_set
 from tlcourse.backbones import load_backbone
-from tlcourse.datasets import loading
 from tlcourse.experiments import Grid
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
@@ -41,7 +40,7 @@ def small(monkeypatch):
     """A small set in place of the breast images, and one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: an_image_set(train=24))
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: an_image_set(train=24))
     monkeypatch.setattr(study, "COMPARED", 8)
     images.image_set.cache_clear()
     images.shifted.cache_clear()
@@ -119,7 +118,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_that_choose_touch_no_test_image(monkeypatch, name):
     shut = with_shut_test(an_image_set(train=24))
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: shut)
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: shut)
     row = RUNS[name](test=False)
     assert {"val_auc", "val_loss"} <= set(row)
     assert not {"auc", "loss"} & set(row)
@@ -129,7 +128,7 @@ def test_runs_that_choose_touch_no_test_image(monkeypatch, name):
 
 def test_runs_that_choose_touch_no_shifted_or_spoiled_test_image(monkeypatch):
     simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: with_shut_test(simulated))
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: with_shut_test(simulated))
     row = run("frozen", test=False, shifts=["blur"], corruptions=["blur@5"])
     assert "val_auc" in row
     assert not [name for name in row if "blur" in name]
@@ -159,7 +158,7 @@ def test_the_rate_written_into_a_strategy_is_the_one_it_gets():
 
 def test_shifted_test_images_are_scored_beside_the_others(monkeypatch):
     simulated = dataclasses.replace(an_image_set(train=24), simulated=True)
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: simulated)
+    monkeypatch.setattr(images, "load_images", lambda *_, **__: simulated)
     assert {"auc", "auc/blur", "loss/blur"} <= set(run("cold", shifts=["blur"]))
 
 
