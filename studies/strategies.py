@@ -14,8 +14,7 @@ from tlcourse.backbones.factory import load_backbone
 from tlcourse.features.layerwise import flat_maps
 from tlcourse.freezing.freeze import freeze
 from tlcourse.freezing.report import snapshot
-from tlcourse.similarity.cka import cka_by_stage
-from tlcourse.similarity.drift import drift_by_stage
+from tlcourse.similarity import cka_by_stage, drift_by_stage
 from tlcourse.training.history import History
 from tlcourse.training.strategies import Strategy, train_by
 

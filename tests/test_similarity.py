@@ -1,11 +1,12 @@
 from copy import deepcopy
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from torchvision import models
 
-from tlcourse.backbones import replace_head
+from tlcourse.backbones import replace_head, stages
 from tlcourse.similarity import cka_by_stage, drift_by_stage, linear_cka
 
 SHAPES = [(40, 5, 7), (40, 5, 90), (12, 200, 100), (30, 30, 29), (4, 3, 50)]
@@ -35,6 +36,44 @@ def plain_cka(x, y, unbiased):
         return ((np.trace(k @ m) + middle - cross) / (n * (n - 3))).item()
 
     return hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+
+
+def plain_hsic(x, y):
+    """HSIC_1 as Nguyen et al. 2021 write it, entry by entry, no matrix product anywhere."""
+    n = len(x)
+
+    def gram(table):
+        rows = range(n)
+        return [
+            [sum(table[i][c] * table[j][c] for c in range(len(table[0]))) * (i != j) for j in rows]
+            for i in rows
+        ]
+
+    k, m = gram(x), gram(y)
+    trace = sum(k[i][j] * m[j][i] for i in range(n) for j in range(n))
+    sum_k = sum(sum(row) for row in k)
+    sum_m = sum(sum(row) for row in m)
+    cross = sum(k[i][j] * m[j][q] for i in range(n) for j in range(n) for q in range(n))
+    return (trace + sum_k * sum_m / ((n - 1) * (n - 2)) - 2 / (n - 2) * cross) / (n * (n - 3))
+
+
+def hsic_of_quadruples(x, y):
+    """HSIC_1 by its definition (Song et al. 2012): a mean over all ordered quadruples of rows."""
+    k, m = x @ x.T, y @ y.T
+    values = [
+        k[i, j] * m[i, j] + k[i, j] * m[q, r] - 2 * k[i, j] * m[i, q]
+        for i, j, q, r in permutations(range(len(x)), 4)
+    ]
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("hsic", [plain_hsic, hsic_of_quadruples])
+@pytest.mark.parametrize("widths", [(2, 3), (3, 20), (30, 12)])
+def test_it_equals_the_plain_loops(hsic, widths):
+    x, y = tables(12, *widths)
+    x, y = x - 10, y + 3  # the loops are not guarded against lost digits
+    expected = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+    assert linear_cka(x, y) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("unbiased", [True, False])
@@ -159,3 +198,22 @@ def test_another_head_or_network_is_named(resnet):
         drift_by_stage(before, models.squeezenet1_1())
     with pytest.raises(TypeError, match="snapshot or a state dict, got ResNet"):
         drift_by_stage(resnet, resnet)
+
+
+def test_drift_equals_a_plain_loop_over_the_weights():
+    model = models.shufflenet_v2_x0_5()
+    before = deepcopy(model.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.rand(1) * torch.randn_like(parameter)
+    drift = drift_by_stage(before, model)
+    after = model.state_dict()
+    for name, stage in stages(model).items():
+        change = size = 0.0
+        for key, _ in stage.named_parameters():
+            pairs = zip(before[key].flatten().tolist(), after[key].flatten().tolist(), strict=True)
+            for old, new in pairs:
+                change += (new - old) ** 2
+                size += old**2
+        assert drift[name] == pytest.approx((change / size) ** 0.5, rel=1e-6), name
+    assert drift.nunique() == len(drift) > 4

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tlcourse.checks.core import call, check, close, number, require
-from tlcourse.similarity.cka import linear_cka
+from tlcourse.similarity import linear_cka
 
 STAGE_TOLERANCE = 0.02
 """How far below the best stage a stage may lie and still do, in AUC."""

@@ -15,7 +15,7 @@ from tlcourse.datasets.base import Split
 from tlcourse.freezing.report import snapshot
 from tlcourse.loaders.batches import PreparedImages, TrainingBatches
 from tlcourse.runtime import seeded
-from tlcourse.similarity.drift import drift_by_stage
+from tlcourse.similarity import drift_by_stage
 from tlcourse.training.fit import train_epoch
 from tlcourse.training.history import Recorder
 
