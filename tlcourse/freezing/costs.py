@@ -253,7 +253,7 @@ def estimate(
             "expected images and batch_size of at least 1 and optimizer_state of at least 0, got "
             f"{images}, {batch_size} and {optimizer_state}"
         )
-    end = _frozen_count([str(name) for name in costs.index], through)
+    end = _frozen_count(list(costs.index[:-1]), through)
     frozen, free = costs.iloc[:end].sum(), costs.iloc[end:].sum()
     trainable_mb = free["parameters"] * _FLOAT / _MB
     training = images * float(free["forward_seconds"] + free["backward_seconds"])
@@ -271,15 +271,11 @@ def estimate(
     )
 
 
-def _frozen_count(names: Sequence[str], through: str | None) -> int:
-    choices = list(names[:-1])
-    if through is None:
-        return 0
-    if through == "all":
-        return len(choices)
-    if through not in choices:
+def _frozen_count(choices: Sequence[str], through: str | None) -> int:
+    ends = {None: 0, "all": len(choices)} | {name: i for i, name in enumerate(choices, start=1)}
+    if through not in ends:
         raise ValueError(
             f"expected through as None, 'all' or a stage below the head, one of {choices}, "
             f"got {through!r}"
         )
-    return 1 + choices.index(through)
+    return ends[through]

@@ -56,10 +56,9 @@ def freeze(model: nn.Module, *, through: str = "all") -> nn.Module:
     ('stem', 'stage1')
     """
     divided = stages(model)
-    names = list(divided)
-    end = len(names) - 1 if through == "all" else 1 + _position(names, through, "through", model)
-    for name in names[:end]:
-        _hold(model, divided[name])
+    end = len(divided) - 1 if through == "all" else 1 + _position(model, through, "through")
+    for stage in list(divided.values())[:end]:
+        _hold(model, stage)
     return model
 
 
@@ -81,10 +80,8 @@ def unfreeze(model: nn.Module, *, down_to: str = "stem") -> nn.Module:
     >>> frozen_stages(unfreeze(freeze(models.resnet18()), down_to="stage2"))
     ('stem', 'stage1')
     """
-    divided = stages(model)
-    names = list(divided)
-    for name in names[_position(names, down_to, "down_to", model) :]:
-        _unhold(model, divided[name])
+    for stage in list(stages(model).values())[_position(model, down_to, "down_to") :]:
+        _unhold(model, stage)
     if not _record(model):
         del model.__dict__[_RECORD]
     return model
@@ -108,14 +105,13 @@ def parameters_to_unfreeze(model: nn.Module, down_to: str) -> list[nn.Parameter]
     >>> len(parameters_to_unfreeze(model, "head")), len(parameters_to_unfreeze(model, "stage4"))
     (0, 15)
     """
-    divided = stages(model)
-    names = list(divided)
+    start = _position(model, down_to, "the lowest stage to release")
     # Reading must not leave an empty record behind, as _record would.
     record: dict[str, bool] = model.__dict__.get(_RECORD, {})
     return [
         parameter
-        for stage in names[_position(names, down_to, "the lowest stage to release", model) :]
-        for name, parameter in divided[stage].named_parameters()
+        for stage in list(stages(model).values())[start:]
+        for name, parameter in stage.named_parameters()
         if record.get(name, False) and not parameter.requires_grad
     ]
 
@@ -133,7 +129,8 @@ def frozen_stages(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, stage in stages(model).items() if _is_held(stage))
 
 
-def _position(names: list[str], name: str, argument: str, model: nn.Module) -> int:
+def _position(model: nn.Module, name: str, argument: str) -> int:
+    names = list(stages(model))
     if name not in names:
         raise ValueError(
             f"expected {argument} as a stage of {type(model).__name__}, got {name!r}; "
@@ -198,11 +195,11 @@ def plan_unfreezing(
     >>> plan_unfreezing(freeze(resnet18()), {"stage4": 2, "stage3": 4, "stem": 4}, epochs=5)
     {2: 'stage4', 4: 'stem'}
     """
-    names = list(stages(model))
     wanted = dict(unfreeze_at or {})
+    places = {name: _position(model, name, "each stage in unfreeze_at") for name in wanted}
     for name, epoch in wanted.items():
-        _check(model, names, name, epoch, epochs)
-    downward = sorted(wanted, key=names.index, reverse=True)
+        _check(model, name, epoch, epochs)
+    downward = sorted(wanted, key=places.__getitem__, reverse=True)
     for upper, lower in pairwise(downward):
         if wanted[upper] > wanted[lower]:
             raise ValueError(
@@ -240,20 +237,14 @@ def unfreeze_in_training(model: nn.Module, down_to: str, optimizer: Optimizer) -
     >>> frozen_stages(model)
     ('stem', 'stage1', 'stage2', 'stage3')
     """
-    before = {id(p) for p in model.parameters() if p.requires_grad}
+    released = parameters_to_unfreeze(model, down_to)
     unfreeze(model, down_to=down_to)
-    for parameter in model.parameters():
-        if parameter.requires_grad and id(parameter) not in before:
-            parameter.grad = None
-            optimizer.state.pop(parameter, None)
+    for parameter in released:
+        parameter.grad = None
+        optimizer.state.pop(parameter, None)
 
 
-def _check(model: nn.Module, names: list[str], name: str, epoch: int, epochs: int) -> None:
-    if name not in names:
-        raise ValueError(
-            f"expected unfreeze_at to name stages of {type(model).__name__}, got {name!r}; "
-            f"its stages: {', '.join(names)}"
-        )
+def _check(model: nn.Module, name: str, epoch: int, epochs: int) -> None:
     if name not in frozen_stages(model):
         raise ValueError(
             f"unfreeze_at releases {name!r}, which is not frozen: call freeze(model) before fit"

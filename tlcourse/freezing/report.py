@@ -78,9 +78,16 @@ def freeze_report(
             "before = snapshot(model) ahead of the training"
         )
     earlier = before if isinstance(before, Snapshot) else snapshot(before)
-    held = _ids_in(optimizer) if optimizer is not None else None
-    rows = {name: _report(stage, earlier, held) for name, stage in stages(after).items()}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
+    groups = [] if optimizer is None else optimizer.param_groups
+    held = {id(p) for group in groups for p in group["params"]}
+    rows = {
+        name: {"in_optimizer": sum(p.numel() for p in stage.parameters() if id(p) in held)}
+        | {f"{what}_moved": moved for what, moved in _moved(earlier, stage).items()}
+        for name, stage in stages(after).items()
+    }
+    table = count_parameters(after).join(pd.DataFrame.from_dict(rows, orient="index"))
+    if optimizer is None:
+        table["in_optimizer"] = pd.NA
     return table.astype({"in_optimizer": "Int64"})
 
 
@@ -99,17 +106,21 @@ def assert_frozen(model: nn.Module) -> Iterator[None]:
     >>> with assert_frozen(freeze(models.resnet18())):
     ...     pass
     """
-    still = [name for name, stage in stages(model).items() if not _count(stage, trainable=True)]
-    if not still:
+    counts = count_parameters(model)["trainable"]
+    still = counts.index[counts == 0]
+    if still.empty:
         raise FrozenError(
             f"expected a stage of {type(model).__name__} without trainable parameters, found "
             "none: call freeze(model, through=...) before"
         )
     before = snapshot(model)
     yield
-    divided = stages(model)
-    moved = {name: _what_moved(before, divided[name]) for name in still}
-    found = [f"{what} of {name}" for name, what in moved.items() if what]
+    found = [
+        f"{what} of {name}"
+        for name, stage in stages(model).items()
+        for what, moved in _moved(before, stage).items()
+        if moved and name in still
+    ]
     if found:
         raise FrozenError(
             f"moved although not trainable: {', '.join(found)}. requires_grad=False alone leaves "
@@ -125,7 +136,13 @@ def count_parameters(model: nn.Module) -> pd.DataFrame:
     >>> count_parameters(freeze(models.resnet18())).loc["head"].to_dict()
     {'parameters': 513000, 'trainable': 513000}
     """
-    rows = {name: _counts(stage) for name, stage in stages(model).items()}
+    rows = {
+        name: {
+            "parameters": sum(p.numel() for p in stage.parameters()),
+            "trainable": sum(p.numel() for p in stage.parameters() if p.requires_grad),
+        }
+        for name, stage in stages(model).items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
 
 
@@ -138,48 +155,20 @@ def count_trainable(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _report(stage: Stage, before: Snapshot, held: set[int] | None) -> dict[str, object]:
-    inside = None if held is None else sum(p.numel() for p in stage.parameters() if id(p) in held)
+def _moved(before: Snapshot, stage: Stage) -> dict[str, bool]:
+    """Tell of a stage's weights and of its statistics whether they moved."""
     return {
-        **_counts(stage),
-        "in_optimizer": inside,
-        "weights_moved": _weights_moved(before, stage),
-        "statistics_moved": _statistics_moved(before, stage),
+        "weights": _differ(before.parameters, stage.named_parameters()),
+        "statistics": _differ(before.buffers, stage.named_buffers()),
     }
-
-
-def _counts(stage: Stage) -> dict[str, int]:
-    return {"parameters": _count(stage), "trainable": _count(stage, trainable=True)}
-
-
-def _count(stage: Stage, *, trainable: bool = False) -> int:
-    return sum(p.numel() for p in stage.parameters() if p.requires_grad or not trainable)
-
-
-def _what_moved(before: Snapshot, stage: Stage) -> str:
-    tests = {"weights": _weights_moved, "statistics": _statistics_moved}
-    return " and ".join(what for what, moved in tests.items() if moved(before, stage))
-
-
-def _ids_in(optimizer: Optimizer) -> set[int]:
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-def _weights_moved(before: Snapshot, stage: Stage) -> bool:
-    return _moved(before.parameters, stage.named_parameters())
-
-
-def _statistics_moved(before: Snapshot, stage: Stage) -> bool:
-    return _moved(before.buffers, stage.named_buffers())
 
 
 def _copies(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
 
 
-def _moved(before: Mapping[str, Tensor], now: Iterable[tuple[str, Tensor]]) -> bool:
-    return any(not _same(before.get(name), tensor) for name, tensor in now)
-
-
-def _same(before: Tensor | None, now: Tensor) -> bool:
-    return before is not None and torch.equal(before, now.detach().cpu())
+def _differ(before: Mapping[str, Tensor], now: Iterable[tuple[str, Tensor]]) -> bool:
+    return any(
+        name not in before or not torch.equal(before[name], tensor.detach().cpu())
+        for name, tensor in now
+    )
