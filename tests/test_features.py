@@ -280,12 +280,12 @@ def test_a_failed_run_leaves_no_file_and_keeps_the_old_one(
 
 
 def test_a_full_disk_is_said_before_anything_is_written(mobilenet, images, tmp_path, monkeypatch):
-    import tlcourse.storage
+    import tlcourse.files
 
     class Usage:
         free = 10
 
-    monkeypatch.setattr(tlcourse.storage.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(tlcourse.files.shutil, "disk_usage", lambda _: Usage)
     with pytest.raises(OSError, match=r"features need .* free: choose another path"):
         cache_features(
             mobilenet, images, through="stem", size=32, path=tmp_path / "x.npy", progress=False

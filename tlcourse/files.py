@@ -11,10 +11,23 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
+
+MEMORY_SHARE = 0.25
+"""Share of the free memory that cached features take before they go to a file: training on them
+and the kernels of other notebooks need the rest."""
+
+
+def cache_limit(chosen: int | None = None) -> int:
+    """Return the bytes that cached features may take in memory: `chosen`, or a share of the free.
+
+    >>> cache_limit(1000)
+    1000
+    """
+    return int(MEMORY_SHARE * psutil.virtual_memory().available) if chosen is None else chosen
 
 
 class ArrayStore:
@@ -44,23 +57,18 @@ class ArrayStore:
         self._rows, self._limit = rows, limit
         self._path = None if path is None else Path(path)
         self._partial: Path | None = None
-        self._folder: Path | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._array: NDArray[np.float32] | None = None
 
     def __enter__(self) -> ArrayStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._array = None
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
-        if kind is not None and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def put(self, where: slice, values: NDArray[np.float32]) -> None:
         """Keep the rows of one batch; the first one tells the shape of all.
@@ -85,7 +93,8 @@ class ArrayStore:
         self._partial.replace(self._path)
         complete: NDArray[np.float32] = np.load(self._path, mmap_mode="c")
         if self._folder is not None:
-            weakref.finalize(complete, shutil.rmtree, self._folder, ignore_errors=True)
+            weakref.finalize(complete, self._folder.cleanup)
+            self._folder = None
         return complete
 
     def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -93,8 +102,11 @@ class ArrayStore:
         if self._path is None and needed <= self._limit:
             return np.empty(shape, np.float32)
         if self._path is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="tlcourse-features-"))
-            self._path = self._folder / "features.npy"
+            # Windows keeps a mapped file until the map is gone, which may be after this.
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="tlcourse-features-", ignore_cleanup_errors=True
+            )
+            self._path = Path(self._folder.name) / "features.npy"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(self._path.parent, needed)
         self._partial = self._path.with_suffix(f".{uuid.uuid4().hex}.partial")

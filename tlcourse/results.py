@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-from collections.abc import Hashable
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -52,14 +50,10 @@ def save_table(table: pd.DataFrame, name: str, *, command: str, note: str) -> Pa
     used = ", ".join(f"{package} {version}" for package, version in versions().items())
     lines = [f"# {note}", f"# command: {command}", f"# versions: {used}"]
     lines += [f"# machine: {_machine()}", f"# commit: {_commit()}"]
-    text = (
-        "\n".join(lines)
-        + "\n"
-        + table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    )
+    rows = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
     path = results_dir() / f"{name}.csv"
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text("\n".join([*lines, rows]), encoding="utf-8")
     return path
 
 
@@ -75,9 +69,11 @@ def load_table(name: str) -> pd.DataFrame:
         raise ResultUnavailable(
             f"no published table {name!r} in {results_dir()}; there are: {there}"
         )
-    comments, rows = _split_comments(path.read_text(encoding="utf-8"))
-    table = pd.read_csv(io.StringIO(rows))
-    table.attrs = _read_comments(comments)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("# ") for line in takewhile(lambda x: x.startswith("#"), lines)]
+    table = pd.read_csv(path, skiprows=len(comments))
+    table.attrs["note"] = "".join(comments[:1])
+    table.attrs.update(comment.partition(": ")[::2] for comment in comments[1:])
     return table
 
 
@@ -97,17 +93,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown: git does not know this checkout"
-
-
-def _split_comments(text: str) -> tuple[list[str], str]:
-    lines = text.splitlines()
-    comments = [line.removeprefix("# ") for line in lines if line.startswith("#")]
-    return comments, "\n".join(line for line in lines if not line.startswith("#"))
-
-
-def _read_comments(comments: list[str]) -> dict[Hashable | None, Any]:
-    attrs: dict[Hashable | None, Any] = {"note": comments[0] if comments else ""}
-    for line in comments[1:]:
-        key, _, value = line.partition(": ")
-        attrs[key] = value
-    return attrs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -14,6 +13,7 @@ from tlcourse.datasets.base import ImageSet, Split
 from tlcourse.datasets.medmnist import CLASSES, FILES
 from tlcourse.datasets.npz import resize
 from tlcourse.datasets.splits import split_rows
+from tlcourse.runtime import in_notebook
 from tlcourse.simulation.phantom import Phantom, simulate
 from tlcourse.simulation.scanner import LARGEST_SIZE, SMALLEST_SIZE, Shift
 
@@ -87,7 +87,7 @@ def announce(reason: str) -> None:
     SIMULATED IMAGES: the real BreastMNIST is not in use (an example). ...
     """
     text = NOTICE.format(reason=reason)
-    if not _in_notebook():
+    if not in_notebook():
         print(text, flush=True)
         return
     from IPython.display import display
@@ -96,11 +96,6 @@ def announce(reason: str) -> None:
     style = "background:#fff3cd;color:#3d2c00;border:2px solid #b58900;padding:.6em"
     box = f'<div role="note" style="{style}"><strong>{escape(text)}</strong></div>'
     display({"text/html": box, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
-
-
-def _in_notebook() -> bool:
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return getattr(shell, "kernel", None) is not None
 
 
 def _simulated(n: int, side: int, **options: Any) -> Phantom:

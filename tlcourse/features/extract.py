@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,13 +22,9 @@ from tlcourse.backbones.hooks import (
     prepared_batches,
     stage_named,
 )
-from tlcourse.files import ArrayStore
+from tlcourse.files import ArrayStore, cache_limit
 
 Features = NDArray[np.float32]
-
-MEMORY_SHARE = 0.25
-"""Share of the free memory that cached features take before they go to a file: training on them
-and the kernels of other notebooks need the rest."""
 
 
 def extract_features(
@@ -157,15 +152,6 @@ def cache_features(
         ):
             store.put(where, capture(batch)[through].cpu().numpy())
         return store.result()
-
-
-def cache_limit(chosen: int | None = None) -> int:
-    """Return the bytes that cached features may take in memory: `chosen`, or a share of the free.
-
-    >>> cache_limit(1000)
-    1000
-    """
-    return int(MEMORY_SHARE * psutil.virtual_memory().available) if chosen is None else chosen
 
 
 def _flat(_name: str, activation: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from tlcourse.backbones.batchnorm import folded, rounding_apart
 from tlcourse.backbones.hooks import capture_activations, evaluating, main_logits
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
-from tlcourse.features.extract import cache_limit
-from tlcourse.files import ArrayStore
+from tlcourse.files import ArrayStore, cache_limit
 from tlcourse.freezing.freeze import frozen_stages
 from tlcourse.loaders.augment import Augment
 from tlcourse.loaders.batches import AugmentedViews, PreparedImages, Source, TrainingBatches
