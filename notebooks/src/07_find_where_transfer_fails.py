@@ -402,14 +402,13 @@ def watch(seed):
     layer, watched = torch.nn.Linear(features.shape[1], 2), []
     optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-4)
     inputs, labels = torch.tensor(features[: len(leaky.train)]), torch.tensor(leaky.train.labels)
+    val = slice(len(inputs), len(leaky.development))
     for epoch in range(1, 17):
         for batch in torch.randperm(len(inputs)).split(64):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(layer(inputs[batch]), labels[batch]).backward()
             optimizer.step()
-        probs = linear_head.head_probabilities(
-            layer, features[len(inputs) : len(leaky.development)]
-        )
+        probs = linear_head.head_probabilities(layer, features[val])
         said = (probs.argmax(axis=1) == 0).mean()
         watched.append((epoch, said, metrics.auc(leaky.val.labels, probs)))
     return pd.DataFrame(watched, columns=["epoch", "called malignant", "AUC"]).assign(seed=seed)

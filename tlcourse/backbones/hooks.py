@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from tlcourse.files import forget_pages
 Images = NDArray[np.uint8] | Tensor
 Reduce = Callable[[str, Tensor], Tensor]
 Capture = Callable[[Tensor], dict[str, Tensor]]
+Note = Callable[[nn.Module, Any, Any], Tensor | None]
 
 
 class _SeenEnoughError(Exception):
@@ -50,6 +51,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def watching(modules: Iterable[nn.Module], note: Note) -> Iterator[None]:
+    """Call `note` after each forward of `modules` within a block.
+
+    Args:
+        modules: The modules to watch.
+        note: Takes the module, the tuple of its inputs and its output. What it returns, unless
+            None, takes the place of the output.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> with watching([layer], lambda module, given, output: print(tuple(output.shape))):
+    ...     _ = layer(torch.zeros(3, 2))
+    (3, 1)
+    """
+    with ExitStack() as undo:
+        for module in modules:
+            undo.enter_context(module.register_forward_hook(note))
+        yield
+
+
+@contextmanager
 def capture_activations(
     model: nn.Module, modules: Mapping[str, nn.Module], reduce: Reduce, *, inputs: bool = False
 ) -> Iterator[Capture]:
@@ -71,9 +92,11 @@ def capture_activations(
     torch.Size([3, 2])
     """
     seen: dict[str, Tensor] = {}
+    names = {module: name for name, module in modules.items()}
 
-    def note(name: str, activation: Tensor) -> None:
-        seen[name] = reduce(name, activation)
+    def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        name = names[module]
+        seen[name] = reduce(name, given[0] if inputs else output)
         if len(seen) == len(modules):
             raise _SeenEnoughError
 
@@ -84,13 +107,15 @@ def capture_activations(
                 model(batch)
         except _SeenEnoughError:
             pass
-        _check_all_ran(modules, seen)
+        missing = [name for name in modules if name not in seen]
+        if missing:
+            raise RuntimeError(
+                f"{missing} did not run in the model's forward: pass modules that belong to this "
+                "model"
+            )
         return {name: seen[name] for name in modules}
 
-    with ExitStack() as undo:
-        undo.enter_context(evaluating(model))
-        for name, module in modules.items():
-            undo.callback(_hook(module, name, note, inputs).remove)
+    with evaluating(model), watching(modules.values(), note):
         yield capture
 
 
@@ -119,12 +144,13 @@ def with_gradients(model: nn.Module, module: nn.Module, *, detach: bool) -> Iter
         # A copy goes on: an in-place ReLU (DenseNet) would change what was noted.
         return outputs[-1].clone()
 
-    handle = module.register_forward_hook(note)
-    try:
-        with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-            yield outputs
-    finally:
-        handle.remove()
+    with (
+        watching([module], note),
+        evaluating(model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield outputs
 
 
 def prepared_batches(
@@ -203,24 +229,18 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
-def _hook(
-    module: nn.Module, name: str, note: Callable[[str, Tensor], None], inputs: bool
-) -> torch.utils.hooks.RemovableHandle:
-    if inputs:
-        return module.register_forward_pre_hook(lambda _module, given: note(name, given[0]))
+def num_logits(model: nn.Module, image: Tensor) -> int:
+    """Count the logits that a model gives to an image; the model stays as it was.
 
-    def after(_module: nn.Module, _given: Any, activation: Tensor) -> None:
-        note(name, activation)
+    Args:
+        model: Any classifier.
+        image: A batch of one `(1, 3, H, W)` on its device.
 
-    return module.register_forward_hook(after)
-
-
-def _check_all_ran(modules: Mapping[str, nn.Module], seen: Mapping[str, Tensor]) -> None:
-    missing = [name for name in modules if name not in seen]
-    if missing:
-        raise RuntimeError(
-            f"{missing} did not run in the model's forward: pass modules that belong to this model"
-        )
+    >>> num_logits(nn.Linear(4, 2), torch.zeros(1, 4))
+    2
+    """
+    with evaluating(model), torch.inference_mode():
+        return int(main_logits(model(image)).shape[1])
 
 
 def main_logits(output: Any) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlcourse.backbones.hooks import device_of
+from tlcourse.backbones.hooks import device_of, num_logits
 from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.files import forget_pages
 from tlcourse.loaders.augment import Augment, augmentation
@@ -150,6 +150,7 @@ class LoaderBatches:
             if len(loader) == 0:
                 raise ValueError(f"expected at least one batch from the {name} loader, got none")
         self.model, self._train, self._val = model, train, val
+        self._num_logits = 0
 
     def __len__(self) -> int:
         return len(self._train)
@@ -185,13 +186,22 @@ class LoaderBatches:
             came = kinds if pair else type(batch).__name__
             raise ValueError(f"expected a loader that gives pairs of tensors, got {came}")
         images, labels = batch
-        if not images.is_floating_point() or labels.shape != images.shape[:1]:
+        ints = not (labels.is_floating_point() or labels.is_complex())
+        if not images.is_floating_point() or not ints or labels.shape != images.shape[:1]:
             raise ValueError(
                 "expected images (N, 3, H, W), float, and labels (N,), int, from the loader, got "
                 f"{tuple(images.shape)}, {images.dtype}, and {tuple(labels.shape)}, {labels.dtype}"
             )
         place = device_of(self.model)
-        return images.to(place, memory_format=torch.channels_last), labels.long().to(place)
+        images, labels = images.to(place), labels.long()
+        self._num_logits = self._num_logits or num_logits(self.model, images[:1])
+        if labels.max() >= self._num_logits:
+            raise ValueError(
+                f"expected labels from 0 to {self._num_logits - 1}, as many as the network has "
+                f"logits, got {labels.max()}: call replace_head(model, num_classes) first"
+            )
+        form = torch.channels_last if images.dim() == 4 else torch.preserve_format
+        return images.contiguous(memory_format=form), labels.to(place)
 
 
 class TrainingBatches:

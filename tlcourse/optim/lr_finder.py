@@ -24,7 +24,12 @@ from tlcourse.backbones.hooks import main_logits
 from tlcourse.datasets.base import ImageSet, Split, stratified_choice
 from tlcourse.loaders.augment import Augment
 from tlcourse.loaders.batches import PreparedImages, TrainingBatches
-from tlcourse.optim.factory import MakeOptimizer, make_loss_function, prepare_optimizer
+from tlcourse.optim.factory import (
+    MakeOptimizer,
+    make_loss_function,
+    make_optimizer,
+    prepare_optimizer,
+)
 from tlcourse.runtime import seeded
 
 DIVERGED = 4.0
@@ -132,8 +137,8 @@ def find_lr(
     _check_range(low, high, steps, smoothing)
     probed, trained = _divided(data.train, held_back, seed)
     # In one call, so that a copied optimizer holds the copied parameters.
-    trial, given = copy.deepcopy((model, optimizer if isinstance(optimizer, Optimizer) else None))
-    trial_optimizer = prepare_optimizer(trial, given or optimizer, data, size, stacklevel=3)
+    trial, given = copy.deepcopy((model, make_optimizer(model, optimizer)))
+    trial_optimizer = prepare_optimizer(trial, given, data, size, stacklevel=3)
     images = PreparedImages(trial, trained.images, size=size)
     batches = TrainingBatches(images, trained.labels, batch_size, augment=augment, seed=seed)
     loss_function = make_loss_function(class_weights, data, trial)

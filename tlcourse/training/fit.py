@@ -146,7 +146,7 @@ def fit(
     (1, False)
     """
     started = perf_counter()
-    _check_choices(epochs, keep, data, val)
+    _check_arguments(data, val, epochs, keep, augment, views)
     unfreezing = plan_unfreezing(model, unfreeze_at, epochs)
     with large_buffers_kept(), seeded(seed):
         optimizer = prepare_optimizer(
@@ -160,7 +160,7 @@ def fit(
         loss_function = make_loss_function(class_weights, data, model)
         recorder = Recorder(optimizer, gradients=gradients, started=started)
         training = Training(
-            model, inputs, loss_function, optimizer, None, recorder, Best(keep), unfreezing
+            model, inputs, loss_function, optimizer, recorder, Best(keep), unfreezing
         )
         settings = training.settings(schedule, epochs, seed) if checkpoint is not None else {}
         training.scheduler = make_scheduler(schedule, optimizer, epochs * len(inputs))
@@ -214,20 +214,20 @@ class Training:
         inputs: Batches, and the part of the network that takes them.
         loss_function: From logits `(N, C)` and labels `(N,)` to the loss.
         optimizer: Makes one step per batch.
-        scheduler: Makes one step after each of them, or None.
         recorder: Writes down steps and epochs.
         best: Keeps the weights that are wanted.
         unfreezing: The lowest stage to unfreeze before an epoch.
+        scheduler: Makes one step after each of the optimizer's, or None.
     """
 
     model: nn.Module
     inputs: ActivationCache | LoaderBatches
     loss_function: nn.Module
     optimizer: Optimizer
-    scheduler: LRScheduler | None
     recorder: Recorder
     best: Best
     unfreezing: Mapping[int, str]
+    scheduler: LRScheduler | None = None
 
     def run(
         self,
@@ -340,12 +340,21 @@ class Training:
         return int(state["epoch"])
 
 
-def _check_choices(epochs: int, keep: str, data: ImageSet | Loader, val: Loader | None) -> None:
+def _check_arguments(
+    data: ImageSet | Loader,
+    val: Loader | None,
+    epochs: int,
+    keep: str,
+    augment: object,
+    views: int | None,
+) -> None:
     if epochs < 1:
         raise ValueError(f"expected at least 1 epoch, got {epochs}")
     if keep not in get_args(Keep):
         raise ValueError(f"expected keep as one of {get_args(Keep)}, got {keep!r}")
     if not isinstance(data, ImageSet):
+        if augment is not None or views is not None:
+            raise ValueError("augment and views do not go with a loader: let it augment by itself")
         return
     if val is not None:
         raise ValueError("val goes with a loader: an ImageSet has validation images of its own")
