@@ -190,7 +190,7 @@ my_count = ...  # a whole number: 512 features, two answers, and do not forget t
 
 # %%
 total = sum(parameter.numel() for parameter in model.parameters())
-moving = freezing.trainable_parameters(model)
+moving = freezing.count_trainable(model)
 expected = "" if my_count is ... else f"your count: {my_count}; "
 print(f"{expected}trainable {moving:,} of {total:,}, or {moving / total:.4%}")
 assert (moving, total) == (1_026, 11_177_538)

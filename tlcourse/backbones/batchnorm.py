@@ -14,7 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import update_bn
 
-from tlcourse.backbones.hooks import Images, capture_activations, device_of, evaluating, main_logits
+from tlcourse.backbones.hooks import (
+    Images,
+    capture_activations,
+    device_of,
+    evaluating,
+    main_logits,
+    watching,
+)
 from tlcourse.backbones.preprocessing import preprocess
 
 
@@ -55,13 +62,9 @@ def calibrate_statistics(
             "statistics need two images or more in a batch: "
             f"got {len(images)} images and batch_size={batch_size}"
         )
-    rest = model.register_forward_pre_hook(_only_batch_norm_trains)
-    try:
-        # update_bn puts the whole model in train mode; `evaluating` restores every flag.
-        with evaluating(model):
-            update_bn(_even_batches(model, images, size, batch_size), model)
-    finally:
-        rest.remove()
+    # update_bn puts the whole model in train mode; `evaluating` restores every flag.
+    with evaluating(model), model.register_forward_pre_hook(_only_batch_norm_trains):
+        update_bn(_even_batches(model, images, size, batch_size), model)
     return model
 
 
@@ -114,31 +117,26 @@ def folded(model: nn.Module, example: Tensor, *, output: str = "") -> nn.Module:
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     """Name each convolution with the batch norm that takes its very output."""
+    watched: dict[nn.Module, str] = {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+    }
     calls: Counter[str] = Counter()
     pairs: list[tuple[str, str]] = []
     last: tuple[str, Tensor | None] = "", None
 
-    def note(name: str, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal last
+        name = watched[module]
         calls[name] += 1
         if isinstance(module, nn.Conv2d):
             last = name, output
         elif given[0] is last[1]:
             pairs.append((last[0], name))
 
-    watched = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)}
-    handles = [
-        module.register_forward_hook(
-            lambda module, given, output, name=name: note(name, module, given, output)
-        )
-        for name, module in watched.items()
-    ]
-    try:
-        with evaluating(model), torch.inference_mode():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with evaluating(model), watching(watched, note), torch.inference_mode():
+        model(example)
     return [pair for pair in pairs if all(calls[name] == 1 for name in pair)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -205,8 +204,7 @@ def check_hash(path: Path, file_name: str) -> None:
     package = INDEX_PACKAGES.get(file_name)
     in_name = re.search(r"-([0-9a-f]{8,})\.", file_name)
     wanted = package.sha256 if package else in_name.group(1) if in_name else ""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = pooch.file_hash(str(path), alg="sha256")
     if not found.startswith(wanted):
         raise ValueError(f"expected sha256 {wanted}..., found {found}: a damaged download")
 

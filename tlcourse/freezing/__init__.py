@@ -6,6 +6,7 @@ from tlcourse.freezing.report import (
     Snapshot,
     assert_frozen,
     count_parameters,
+    count_trainable,
     freeze_report,
     snapshot,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "Snapshot",
     "assert_frozen",
     "count_parameters",
+    "count_trainable",
     "freeze",
     "freeze_report",
     "frozen_stages",

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tlcourse.backbones.hooks import device_of, evaluating, feature_stages, main_logits
+from tlcourse.backbones.hooks import (
+    device_of,
+    evaluating,
+    feature_stages,
+    main_logits,
+    watching,
+)
 from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.freezing.report import count_parameters
 from tlcourse.runtime import seeded
@@ -111,7 +116,7 @@ def _memory(model: nn.Module, batch: Tensor) -> tuple[Row, Row]:
         outputs.append(output.numel() * _FLOAT)
 
     hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor)
-    with _at_stage_ends(model, note), hooks:
+    with _watching_ends(model, note), hooks:
         logits = main_logits(model(batch))
         loss = _loss(logits)
     note(logits)
@@ -133,7 +138,7 @@ def _training_pass(model: nn.Module, batch: Tensor) -> tuple[Row, Row]:
         )
 
     model.zero_grad()
-    with _at_stage_ends(model, note):
+    with _watching_ends(model, note):
         loss = _loss(main_logits(model(batch)))
     forward.append(_now(batch))
     loss.backward()  # type: ignore[no-untyped-call]
@@ -145,23 +150,18 @@ def _frozen_pass(model: nn.Module, batch: Tensor) -> Row:
     """Return seconds per stage of a forward in eval mode without gradients."""
     moments = [_now(batch)]
     with evaluating(model), torch.no_grad():
-        with _at_stage_ends(model, lambda _output: moments.append(_now(batch))):
+        with _watching_ends(model, lambda _output: moments.append(_now(batch))):
             model(batch)
         moments.append(_now(batch))
     return np.diff(moments)
 
 
-@contextmanager
-def _at_stage_ends(model: nn.Module, note: Callable[[Tensor], None]) -> Iterator[None]:
+def _watching_ends(
+    model: nn.Module, note: Callable[[Tensor], None]
+) -> AbstractContextManager[None]:
     """Call `note` with the output of each stage but the head, in the order of the forward."""
-
-    def hook(_module: nn.Module, _given: Any, output: Tensor) -> None:
-        note(output)
-
-    with ExitStack() as undo:
-        for stage in feature_stages(model).values():
-            undo.callback(stage.output.register_forward_hook(hook).remove)
-        yield
+    ends = [stage.output for stage in feature_stages(model).values()]
+    return watching(ends, lambda _module, _given, output: note(output))
 
 
 def _loss(logits: Tensor) -> Tensor:
