@@ -103,12 +103,6 @@ def test_a_rate_test_without_a_column_is_refused(column):
         plots.rate_test(result, title=TITLE)
 
 
-def test_the_rate_test_draws_into_given_axes():
-    _, ax = plt.subplots()
-    assert plots.rate_test(a_test(), title=TITLE, ax=ax) is ax
-    assert ax.get_title() == TITLE
-
-
 def test_the_schedule_shows_each_group_against_the_steps_on_a_log_axis():
     table = steps(stem=[1e-5, 1e-4, 5e-5], head=[1e-4, 1e-3, 5e-4])
     ax = plots.rate_schedule(table, title=TITLE)

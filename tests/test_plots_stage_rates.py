@@ -8,10 +8,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from torchvision.models import shufflenet_v2_x0_5
 
-from tlcourse.freezing import freeze
-from tlcourse.optim import param_groups
 from tlcourse.plots import schedule_curves, stage_rates
 from tlcourse.plots.style import as_html, ink
 
@@ -61,15 +58,6 @@ def test_frozen_stages_have_a_place_and_a_word_but_no_dot():
     assert high > 2.5
 
 
-def test_param_groups_are_drawn_as_they_are():
-    model = freeze(shufflenet_v2_x0_5(), through="stem")
-    groups = param_groups(model, head_lr=1e-3, decay=0.5, weight_decay=0.1, no_decay=True)
-    assert len(groups) == 8
-    ax = stage_rates(groups, title="Groups")
-    assert ticks(ax) == ["stage1", "stage2", "stage3", "head"]
-    assert tops(ax) == pytest.approx([1.25e-4, 2.5e-4, 5e-4, 1e-3])
-
-
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
@@ -77,8 +65,6 @@ def test_param_groups_are_drawn_as_they_are():
         ({"stem": None}, "expected rates above 0"),
         ({"stem": 0.0, "head": 1.0}, "None for a frozen stage"),
         ({"stem": float("inf")}, "expected rates above 0"),
-        ([{"params": [], "lr": 1.0}], r"got one with \['lr', 'params'\]: use param_groups"),
-        ([{"name": "a", "lr": 1.0}, {"name": "a/no_decay", "lr": 2.0}], "a has two rates"),
     ],
 )
 def test_rates_that_cannot_be_drawn_are_named(rates, message):
@@ -185,13 +171,6 @@ def test_no_text_is_clipped_or_printed_over_another():
             for other, second in boxes[i + 1 :]:
                 apart = not box.padded(-1.5).overlaps(second.padded(-1.5))
                 assert apart, f"{name}: {words!r} over {other!r}"
-
-
-def test_axes_can_be_given():
-    _, (left, right) = plt.subplots(1, 2)
-    assert stage_rates(RATES, title="Left", ax=left) is left
-    assert schedule_curves({"all": UP_AND_DOWN}, title="Right", ax=right) is right
-    assert len(plt.get_fignums()) == 1
 
 
 def test_a_figure_as_html_is_closed_and_keeps_its_words():

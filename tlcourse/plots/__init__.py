@@ -11,9 +11,8 @@ from tlcourse.plots.evaluation import (
 from tlcourse.plots.images import heat_map, image_grid, patch_grid
 from tlcourse.plots.layers import activation_stages, filters_grid, response_grid
 from tlcourse.plots.learning_rates import rate_schedule, rate_test, schedule_curves, stage_rates
-from tlcourse.plots.predictions import score_distribution, top_predictions
-from tlcourse.plots.scores import class_counts, score_bars
-from tlcourse.plots.style import OKABE_ITO, colour, colours_for, show, style
+from tlcourse.plots.scores import class_counts, score_bars, top_predictions
+from tlcourse.plots.style import OKABE_ITO, colour, colours_for, course_style, show
 
 __all__ = [
     "OKABE_ITO",
@@ -23,6 +22,7 @@ __all__ = [
     "colours_for",
     "confusion_matrices",
     "confusion_matrix",
+    "course_style",
     "filters_grid",
     "heat_map",
     "history_curves",
@@ -37,10 +37,8 @@ __all__ = [
     "roc",
     "schedule_curves",
     "score_bars",
-    "score_distribution",
     "show",
     "stage_curves",
     "stage_rates",
-    "style",
     "top_predictions",
 ]

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.pyplot import figure as new_figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from tlcourse.metrics.intervals import fold_interval, mean_interval
 from tlcourse.plots.style import (
     CHANCE_COLOUR,
+    GUESS,
     MARKERS,
-    WIDTH,
     canvas,
-    chance_line,
+    check_names,
     colours_for,
-    given,
-    guess_star,
-    headline,
+    course_style,
+    ink,
     label_ends,
-    style,
+    sheet,
     tick_names,
     tick_sizes,
 )
-from tlcourse.plots.summary import require_columns, summarise
 
 AXIS_NAMES = {
     "images": "training images (log scale)",
@@ -41,7 +39,7 @@ AXIS_NAMES = {
 """What stands on an axis for a column of that name."""
 
 
-@style()
+@course_style()
 def learning_curves(
     frame: pd.DataFrame | None,
     x: str = "images",
@@ -58,8 +56,6 @@ def learning_curves(
     xlabel: str | None = None,
     ylabel: str | None = None,
     ylim: tuple[float, float] | None = None,
-    colours: Mapping[str, str] | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw the mean score of each method against the number of training images, log scale.
 
@@ -81,8 +77,6 @@ def learning_curves(
         xlabel: Text of the x axis where the column's name does not say enough.
         ylabel: Text of the y axis, likewise.
         ylim: Ends of the y axis, so that figures can be compared.
-        colours: Colour per name; names without one get the course's.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If a column is missing, a value is, a size is not above 0, or neither frame
@@ -95,27 +89,24 @@ def learning_curves(
     """
     if frame is None and reference is None:
         raise ValueError("expected a frame, a reference or both, got neither")
-    points = None if frame is None else summarise(frame, x, y, group, folds=folds)
-    other = None if reference is None else summarise(reference, x, y, group)
-    drawn = pd.concat([part for part in (points, other) if part is not None])
-    sizes = sorted({*drawn["x"]})
+    own = {} if frame is None else _lines(summarise(frame, x, y, group, folds=folds))
+    other = {} if reference is None else _lines(summarise(reference, x, y, group))
+    sizes = sorted({size for line in [*own.values(), *other.values()] for size in line["x"]})
     if sizes[0] <= 0:
         raise ValueError(f"sizes in column {x!r} must be above 0 for a log axis, got {sizes[0]}")
-    ax = canvas(title, ax, height=4.3)
-    ax.set_xscale("log")
-    ax.set_xlabel(xlabel or AXIS_NAMES.get(x, x))
-    own = drawn.iloc[:0] if points is None else points
-    shades = _draw(ax, own, other, reference_name, interval, colours, dodge="log")
+    ax = canvas(title, height=4.3)
+    ax.set(
+        xscale="log", xlabel=xlabel or AXIS_NAMES.get(x, x), ylabel=ylabel or AXIS_NAMES.get(y, y)
+    )
+    shades = _draw(ax, own, other, reference_name, interval=interval)
     tick_sizes(ax, sizes)
     if ylim is not None:
         ax.set_ylim(ylim)
-    ends = drawn if points is None else points
-    bars = interval and points is not None
-    _finish(ax, ends, ylabel or AXIS_NAMES.get(y, y), bars, given(guess), chance, shades)
+    _finish(ax, own or other, shades, given(guess), chance)
     return ax
 
 
-@style()
+@course_style()
 def stage_curves(
     frame: pd.DataFrame,
     x: str = "stage",
@@ -123,16 +114,13 @@ def stage_curves(
     group: str = "task",
     *,
     title: str,
-    interval: bool = True,
     folds: int | None = None,
     reference: pd.DataFrame | None = None,
     reference_name: str = "published",
     guess: tuple[str, float | EllipsisType] | None = None,
-    chance: float | Mapping[str, float] | None = None,
+    chance: float | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
-    colours: Mapping[str, str] | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw one line per task (or pair of networks) over the stages, in the order they come.
 
@@ -142,18 +130,15 @@ def stage_curves(
         y: Column of scores or similarities.
         group: Column of names, one line each.
         title: What the curves show.
-        interval: Draw 95 % intervals over the runs of a point.
         folds: Folds of a dealing, where the runs are folds: intervals are then those of
             `metrics.fold_interval`. None where runs are independent.
         reference: A published result with the same columns, drawn dashed with open markers.
         reference_name: What the reference is, for the legend.
         guess: `(stage, score)` that the learner expected, marked with a star; a score of `...`
             draws none.
-        chance: The score of guessing: one for all, or one per name of `group`.
+        chance: The score of guessing, drawn dashed.
         xlabel: Text of the x axis where the column's name does not say enough.
         ylabel: Text of the y axis, likewise.
-        colours: Colour per name; names without one get the course's.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If a column, a value or a stage named by guess or reference is missing.
@@ -163,110 +148,163 @@ def stage_curves(
     >>> [tick.get_text() for tick in ax.get_xticklabels()]
     ['stem', 'head']
     """
-    points, other = summarise(frame, x, y, group, folds=folds), None
-    order = {name: float(i) for i, name in enumerate(dict.fromkeys(points["x"]))}
-    points["x"] = points["x"].map(order)
+    points, other, star = summarise(frame, x, y, group, folds=folds), {}, given(guess)
+    order = {stage: float(place) for place, stage in enumerate(dict.fromkeys(points["x"]))}
     if reference is not None:
-        other = summarise(reference, x, y, group)
-        _known(other["x"], order, "reference")
-        other["x"] = other["x"].map(order)
-    place = given(guess)
-    star = None if place is None else (_known([place[0]], order, "guess"), place[1])
-    ax = canvas(title, ax, height=4.3)
-    ax.set_xlabel(xlabel or AXIS_NAMES.get(x, x))
-    shades = _draw(ax, points, other, reference_name, interval, colours, dodge="linear")
+        published = summarise(reference, x, y, group)
+        check_names(published["x"], order, "reference")
+        other = _lines(published.assign(x=published["x"].map(order)))
+    if star is not None:
+        check_names([star[0]], order, "guess")
+        star = order[star[0]], star[1]
+    ax = canvas(title, height=4.3)
+    ax.set(xlabel=xlabel or AXIS_NAMES.get(x, x), ylabel=ylabel or AXIS_NAMES.get(y, y))
+    own = _lines(points.assign(x=points["x"].map(order)))
+    shades = _draw(ax, own, other, reference_name)
     tick_names(ax, list(order.values()), [str(name) for name in order])
-    _finish(ax, points, ylabel or AXIS_NAMES.get(y, y), interval, star, chance, shades)
+    _finish(ax, own, shades, star, chance)
     return ax
 
 
-def _known(names: Sequence[Hashable] | pd.Series[Any], order: dict[Any, float], what: str) -> float:
-    unknown = [name for name in names if name not in order]
-    if unknown:
-        raise ValueError(f"{what} names {unknown[0]!r}; the frame has {list(order)}")
-    return order[next(iter(names))]
+def summarise(
+    frame: pd.DataFrame, x: str, y: str, group: str, *, folds: int | None = None
+) -> pd.DataFrame:
+    """Return columns x, name, mean, low, high: a row per point, NaN where no interval exists.
+
+    Args:
+        frame: A row per run, or one per point with columns `low` and `high`.
+        x: Column of places.
+        y: Column of values.
+        group: Column of names.
+        folds: Folds of a dealing if the rows of a point are folds, for `metrics.fold_interval`;
+            None if they are independent runs, for `metrics.mean_interval`.
+
+    Raises:
+        ValueError: If a column lacks or holds a missing value, or rows are no whole dealings.
+
+    >>> runs = pd.DataFrame({"n": [10, 10, 20], "auc": [0.7, 0.9, 0.8], "m": "a"})
+    >>> summarise(runs, "n", "auc", "m")["mean"].round(2).tolist()
+    [0.8, 0.8]
+    """
+    require_columns(frame, [x, y, group], "frame")
+    if frame[[x, y, group]].isna().any(axis=None):
+        raise ValueError(f"columns {x!r}, {y!r}, {group!r} must hold no missing value")
+    rows = [
+        (size, str(name), *_mean_low_high(part, y, folds))
+        for (size, name), part in frame.groupby([x, group], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["x", "name", "mean", "low", "high"])
+
+
+def require_columns(table: pd.DataFrame, needed: Sequence[str], what: str) -> None:
+    """Say which of the `needed` columns a table lacks, and that it must hold a row."""
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise ValueError(f"{what} needs columns {list(needed)}, found {list(table.columns)}")
+    if table.empty:
+        raise ValueError(f"{what} must hold at least one row, got none")
+
+
+def _mean_low_high(part: pd.DataFrame, y: str, folds: int | None) -> tuple[float, float, float]:
+    if len(part) > 1:
+        values = part[y].to_numpy(dtype=float)
+        return tuple(mean_interval(values) if folds is None else fold_interval(values, folds=folds))  # type: ignore[return-value]
+    row = part.iloc[0]
+    return float(row[y]), float(row.get("low", np.nan)), float(row.get("high", np.nan))
+
+
+def _lines(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the points of each name, from left to right."""
+    parts = points.groupby("name", sort=False)
+    return {str(name): line.sort_values("x") for name, line in parts}
+
+
+def given(guess: tuple[Any, Any | EllipsisType] | None) -> tuple[Any, Any] | None:
+    """Return the guess, or None if the learner left it blank (`...`).
+
+    >>> given((50, 0.8)), given((50, ...)), given(None)
+    ((50, 0.8), None, None)
+    """
+    return None if guess is None or any(value is ... for value in guess) else guess
 
 
 def _draw(
     ax: Axes,
-    points: pd.DataFrame,
-    other: pd.DataFrame | None,
+    own: Mapping[str, pd.DataFrame],
+    other: Mapping[str, pd.DataFrame],
     other_name: str,
-    interval: bool,
-    colours: Mapping[str, str] | None,
-    dodge: str,
+    *,
+    interval: bool = True,
 ) -> dict[str, str]:
-    names = list(dict.fromkeys(points["name"]))
-    extra = [] if other is None else list(dict.fromkeys(other["name"]))
-    shades = colours_for([*names, *extra], colours)
-    for i, name in enumerate(names):
-        line = points[points["name"] == name].sort_values("x")
+    """Draw lines with their intervals, and the reference's dashed; return the colours."""
+    shades = colours_for([*own, *other])
+    for i, (name, line) in enumerate(own.items()):
         # Bars of neighbours would hide each other at the very same x.
-        step = i - (len(names) - 1) / 2
-        place = line["x"] * 1.02**step if dodge == "log" else line["x"] + 0.04 * step
+        step = i - (len(own) - 1) / 2
+        place = line["x"] * 1.02**step if ax.get_xscale() == "log" else line["x"] + 0.04 * step
         ax.plot(place, line["mean"], marker=MARKERS[i % len(MARKERS)], color=shades[name])
         if interval and line["low"].notna().any():
             reach = np.array([line["mean"] - line["low"], line["high"] - line["mean"]])
-            ax.errorbar(
-                place, line["mean"], reach, fmt="none", ecolor=shades[name], capsize=3, elinewidth=1
-            )
-    for name in extra if other is not None else ():
-        line = other[other["name"] == name].sort_values("x")  # type: ignore[index]
-        ax.plot(line["x"], line["mean"], "--", marker="o", mfc="white", lw=1.3, color=shades[name])
-    if other is not None:
-        ax.plot([], [], "--", marker="o", mfc="white", lw=1.3, color="#444444", label=other_name)
+            look: dict[str, Any] = {"fmt": "none", "capsize": 3, "elinewidth": 1}
+            ax.errorbar(place, line["mean"], reach, ecolor=shades[name], **look)
+    dashed: dict[str, Any] = {"ls": "--", "marker": "o", "mfc": "white", "lw": 1.3}
+    for name, line in other.items():
+        ax.plot(line["x"], line["mean"], color=shades[name], **dashed)
+    if other:
+        ax.plot([], [], color="#444444", label=other_name, **dashed)
     return shades
 
 
 def _finish(
     ax: Axes,
-    points: pd.DataFrame,
-    ylabel: str,
-    interval: bool,
-    guess: tuple[float, float] | None,
-    chance: float | Mapping[str, float] | None,
+    lines: Mapping[str, pd.DataFrame],
     shades: Mapping[str, str],
+    guess: tuple[float, float] | None,
+    chance: float | None,
 ) -> None:
-    with_bars = interval and bool(points["low"].notna().any())
-    ax.set_ylabel(f"{ylabel}, 95 % interval" if with_bars else ylabel)
-    _chance_lines(ax, chance, shades)
+    if ax.containers:
+        ax.set_ylabel(f"{ax.get_ylabel()}, 95 % interval")
+    if chance is not None:
+        chance_line(ax, chance)
     if guess is not None:
-        guess_star(ax, *guess)
+        x, y = guess
+        ax.plot([x], [y], "*", ms=17, color=GUESS, mec="black", mew=1, zorder=5, label="your guess")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best")
-    ends = {}
-    for name in dict.fromkeys(points["name"]):
-        last = points[points["name"] == name].sort_values("x").iloc[-1]
-        ends[name] = (float(last["x"]), float(last["mean"]))
-    label_ends(ax, ends, shades)
+    last = {name: line.iloc[-1] for name, line in lines.items()}
+    label_ends(ax, {name: (float(p["x"]), float(p["mean"])) for name, p in last.items()}, shades)
 
 
-def _chance_lines(
-    ax: Axes, chance: float | Mapping[str, float] | None, shades: Mapping[str, str]
-) -> None:
-    if chance is None:
-        return
-    levels = chance if isinstance(chance, Mapping) else {"": chance}
-    unknown = [name for name in levels if name and name not in shades]
-    if unknown:
-        raise ValueError(f"chance names {unknown[0]!r}; the frame has {list(shades)}")
-    for level in dict.fromkeys(levels.values()):
-        names = [name for name, value in levels.items() if value == level]
-        alone = len(names) == 1 and names[0] and len(levels) > 1
-        text = f"chance, {' and '.join(names)}" if len(set(levels.values())) > 1 else "chance"
-        chance_line(ax, level, name=text, shade=shades[names[0]] if alone else CHANCE_COLOUR)
+def chance_line(ax: Axes, level: float) -> None:
+    """Draw the score of guessing as a dashed horizontal line with its name on it."""
+    ax.axhline(level, ls="--", lw=1.2, color=CHANCE_COLOUR, zorder=1)
+    ax.annotate(
+        "chance",
+        (0.99, level),
+        (0, 3),
+        xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=9,
+        color=ink(CHANCE_COLOUR),
+    )
 
 
-class HasTable(Protocol):
-    """A training's history: anything that holds one row per epoch in `table`."""
+class TrainingLog(Protocol):
+    """A training's history as `fit` returns it: its tables."""
 
     @property
     def table(self) -> pd.DataFrame:
-        """Columns epoch, train_loss, val_loss, val_auc."""
+        """One row per epoch: columns epoch, train_loss, val_loss, val_auc."""
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row per optimizer step: columns step and `lr/NAME`, one for each group."""
 
 
-@style()
-def history_curves(history: HasTable | pd.DataFrame, *, title: str) -> NDArray[Any]:
+@course_style()
+def history_curves(history: TrainingLog | pd.DataFrame, *, title: str) -> NDArray[Any]:
     """Draw training and validation loss, and validation AUC, by epoch, side by side.
 
     Args:
@@ -284,17 +322,14 @@ def history_curves(history: HasTable | pd.DataFrame, *, title: str) -> NDArray[A
     """
     table = history if isinstance(history, pd.DataFrame) else history.table
     require_columns(table, ["epoch", "train_loss", "val_loss", "val_auc"], "history")
-    figure = new_figure(figsize=(WIDTH, 3.4))
-    headline(figure, title)
-    loss, auc = figure.subplots(1, 2)
-    loss.plot(
-        table["epoch"], table["train_loss"], "o:", color="black", mfc="white", label="training"
-    )
-    loss.plot(table["epoch"], table["val_loss"], "o-", color="black", label="validation")
+    loss, auc = sheet(title, 3.4).subplots(1, 2)
+    epochs = table["epoch"]
+    loss.plot(epochs, table["train_loss"], "o:", color="black", mfc="white", label="training")
+    loss.plot(epochs, table["val_loss"], "o-", color="black", label="validation")
     loss.legend(loc="best")
     loss.set_ylabel("loss (cross-entropy, nats)")
     loss.set_ylim(bottom=0)
-    auc.plot(table["epoch"], table["val_auc"], "o-", color="black")
+    auc.plot(epochs, table["val_auc"], "o-", color="black")
     auc.set_ylim(min(0.45, float(table["val_auc"].min()) - 0.05), 1.01)
     chance_line(auc, 0.5)
     auc.set_ylabel("validation AUC")

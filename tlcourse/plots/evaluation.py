@@ -9,33 +9,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.pyplot import figure as new_figure
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse import metrics
 from tlcourse.metrics.calibration import reliability
-from tlcourse.metrics.curves import precision_recall, roc_points
 from tlcourse.metrics.operating_points import OperatingPoint
+from tlcourse.metrics.scores import confusion, precision_recall, roc_points
 from tlcourse.plots.style import (
     CHANCE_COLOUR,
     MARKERS,
     WIDTH,
     canvas,
     colours_for,
-    headline,
+    course_style,
     ink,
-    style,
+    sheet,
 )
 
+_DASHED: dict[str, Any] = {"ls": "--", "lw": 1.2, "color": CHANCE_COLOUR, "zorder": 1}
 
-@style()
+
+@course_style()
 def confusion_matrix(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    classes: Sequence[str],
-    *,
-    title: str,
-    ax: Axes | None = None,
+    labels: ArrayLike, predictions: ArrayLike, classes: Sequence[str], *, title: str
 ) -> Axes:
     """Draw how many images of each true class (rows) got each answer (columns).
 
@@ -44,7 +39,6 @@ def confusion_matrix(
         predictions: Answered classes `(N,)`, integers: `probs.argmax(axis=1)`.
         classes: Names of the C classes.
         title: What the counts show.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If shapes or classes disagree.
@@ -53,36 +47,15 @@ def confusion_matrix(
     >>> ax.texts[0].get_text().split()
     ['1', '100', '%']
     """
-    table = _counts(labels, predictions, len(classes))
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    ax = canvas(title, ax, height=1.7 + 0.95 * len(classes))
-    ax.set_anchor("W")
-    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
-    for (i, j), count in np.ndenumerate(table):
-        shade = "white" if shares[i, j] > 0.75 else "black"
-        text = f"{count:,}\n{100 * shares[i, j]:.0f} %"
-        ax.text(j, i, text, ha="center", va="center", color=shade, linespacing=1.3)
-    wrapped = [textwrap.fill(name, 14) for name in classes]
-    ax.set_xticks(range(len(classes)), labels=wrapped)
-    ax.set_yticks(range(len(classes)), labels=wrapped)
-    for text_, name in zip(
-        [*ax.get_xticklabels(), *ax.get_yticklabels()], [*classes] * 2, strict=True
-    ):
-        text_.set_color(ink(colours_for(classes)[name]))
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_xlabel("answered class")
-    ax.set_ylabel("true class\n(rows sum to 100 %)")
+    counts = _counts(labels, predictions, len(classes))
+    ax = canvas(title, height=1.7 + 0.95 * len(classes))
+    _draw_counts(ax, counts, classes)
     return ax
 
 
-@style()
+@course_style()
 def confusion_matrices(
-    labels: ArrayLike,
-    predictions: Mapping[str, ArrayLike],
-    classes: Sequence[str],
-    *,
-    title: str,
+    labels: ArrayLike, predictions: Mapping[str, ArrayLike], classes: Sequence[str], *, title: str
 ) -> NDArray[Any]:
     """Draw the confusion matrices of several models side by side, each under its name.
 
@@ -105,11 +78,11 @@ def confusion_matrices(
     """
     if not predictions:
         raise ValueError("expected the answers of one model or more, got none")
-    figure = new_figure(figsize=(WIDTH, 1.5 + WIDTH * 0.8 / len(predictions)))
-    headline(figure, title)
+    figure = sheet(title, 1.5 + WIDTH * 0.8 / len(predictions))
     axes = figure.subplots(1, len(predictions), squeeze=False)[0]
     for ax, (name, predicted) in zip(axes, predictions.items(), strict=True):
-        confusion_matrix(labels, predicted, classes, title=name, ax=ax)
+        _draw_counts(ax, _counts(labels, predicted, len(classes)), classes)
+        ax.set_title(textwrap.fill(name, 42))
     for ax in axes[1:]:
         ax.set_ylabel("")
         ax.set_yticks([])
@@ -127,13 +100,33 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, count: int) -> NDArray[np
         raise ValueError(f"predictions must be class numbers, got {predicted.dtype}")
     if len(predicted) and not 0 <= predicted.min() <= predicted.max() < count:
         raise ValueError(f"predictions must lie in 0..{count - 1}, the {count} classes named")
-    return metrics.confusion(truth, np.eye(count)[predicted])
+    return confusion(truth, np.eye(count)[predicted])
+
+
+def _draw_counts(ax: Axes, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.set_anchor("W")
+    ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
+    for (i, j), count in np.ndenumerate(counts):
+        shade = "white" if shares[i, j] > 0.75 else "black"
+        text = f"{count:,}\n{100 * shares[i, j]:.0f} %"
+        ax.text(j, i, text, ha="center", va="center", color=shade, linespacing=1.3)
+    wrapped = [textwrap.fill(name, 14) for name in classes]
+    shades = colours_for(classes)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(range(len(classes)), labels=wrapped)
+        for label, name in zip(axis.get_ticklabels(), classes, strict=True):
+            label.set_color(ink(shades[name]))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("answered class")
+    ax.set_ylabel("true class\n(rows sum to 100 %)")
 
 
 Mark = OperatingPoint | Mapping[str, OperatingPoint]
 
 
-@style()
+@course_style()
 def roc(
     labels: ArrayLike,
     probs: ArrayLike | Mapping[str, ArrayLike],
@@ -142,7 +135,6 @@ def roc(
     positive: int = 0,
     positive_name: str = "malignant",
     mark: Mark | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw the ROC curve of one model or of several by name, with the line of guessing.
 
@@ -155,7 +147,6 @@ def roc(
         mark: An operating point on a curve, or several by name: what `metrics.at_threshold` says
             of these predictions, or the `ChosenThreshold` itself where they are those it was
             chosen on.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If shapes disagree, `labels` lack the class or everything else, or a mark lies
@@ -172,28 +163,23 @@ def roc(
     threshold 0.500:
     sensitivity 1.00, specificity 0.50
     """
-    several = probs if isinstance(probs, Mapping) else {"model": probs}
-    curves = {name: roc_points(labels, rows, positive=positive) for name, rows in several.items()}
-    marks = _checked_marks(mark, curves, labels, positive)
-    ax = canvas(title, ax, height=4.6)
-    shades = colours_for(several)
-    for name, table in curves.items():
+    several = _by_name(probs)
+    tables = {n: roc_points(labels, rows, positive=positive) for n, rows in several.items()}
+    marks = _checked_marks(mark, tables, labels, positive)
+    lines, points = {}, {}
+    for name, table in tables.items():
         alarms, found = 1 - table["specificity"].to_numpy(), table["sensitivity"].to_numpy()
-        area = float(np.trapezoid(found, alarms))
-        ax.plot(alarms, found, color=shades[name], label=_wrapped(f"{name}: AUC {area:.2f}"))
-    ax.plot(
-        [0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE_COLOUR, label="guessing: AUC 0.50", zorder=1
-    )
-    for i, (name, point) in enumerate(marks.items()):
-        reached = f"sensitivity {point.sensitivity:.2f}, specificity {point.specificity:.2f}"
-        _mark(ax, i, 1 - point.specificity, point.sensitivity, f"{_named(name, point)}\n{reached}")
-    _frame(ax)
+        lines[f"{name}: AUC {np.trapezoid(found, alarms):.2f}"] = alarms, found
+    for name, point in marks.items():
+        words = _words(name, point, f"specificity {point.specificity:.2f}")
+        points[words] = 1 - point.specificity, point.sensitivity
+    ax = _in_square(title, lines, ("guessing: AUC 0.50", (0, 1)), points)
     ax.set_xlabel(f"false alarms: share of the others called {positive_name}")
     ax.set_ylabel(f"sensitivity: share of {positive_name} found")
     return ax
 
 
-@style()
+@course_style()
 def precision_recall_curve(
     labels: ArrayLike,
     probs: ArrayLike | Mapping[str, ArrayLike],
@@ -202,7 +188,6 @@ def precision_recall_curve(
     positive: int = 0,
     positive_name: str = "malignant",
     mark: Mark | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw the precision-recall curve of one model or of several, with the line of guessing.
 
@@ -217,7 +202,6 @@ def precision_recall_curve(
         positive: The class to be found; 0 is malignant in the course's sets.
         positive_name: Its name, for the axes.
         mark: An operating point on a curve, or several by name, as in `roc`.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If shapes disagree, `labels` lack the class or everything else, or a mark lies
@@ -228,28 +212,28 @@ def precision_recall_curve(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['model: average precision 1.00', 'guessing: 0.33']
     """
-    several = probs if isinstance(probs, Mapping) else {"model": probs}
-    curves = {n: precision_recall(labels, rows, positive=positive) for n, rows in several.items()}
-    marks = _checked_marks(mark, curves, labels, positive)
-    ax = canvas(title, ax, height=4.6)
-    shades = colours_for(several)
-    for name, table in curves.items():
+    several = _by_name(probs)
+    tables = {n: precision_recall(labels, rows, positive=positive) for n, rows in several.items()}
+    marks = _checked_marks(mark, tables, labels, positive)
+    lines, points = {}, {}
+    for name, table in tables.items():
         recall, precision = table["recall"].to_numpy(), table["precision"].to_numpy()
-        mean = float(np.diff(recall, prepend=0) @ precision)
+        mean = np.diff(recall, prepend=0) @ precision
         steps = np.append(0, recall), np.append(precision[0], precision)
-        words = _wrapped(f"{name}: average precision {mean:.2f}")
-        ax.plot(*steps, drawstyle="steps-pre", color=shades[name], label=words)
+        lines[f"{name}: average precision {mean:.2f}"] = steps
+    for name, point in marks.items():
+        words = _words(name, point, f"precision {point.precision:.2f}")
+        points[words] = point.sensitivity, point.precision
     share = float(np.mean(np.asarray(labels) == positive))
-    ax.axhline(
-        share, ls="--", lw=1.2, color=CHANCE_COLOUR, label=f"guessing: {share:.2f}", zorder=1
-    )
-    for i, (name, point) in enumerate(marks.items()):
-        reached = f"sensitivity {point.sensitivity:.2f}, precision {point.precision:.2f}"
-        _mark(ax, i, point.sensitivity, point.precision, f"{_named(name, point)}\n{reached}")
-    _frame(ax)
+    guessing = f"guessing: {share:.2f}", (share, share)
+    ax = _in_square(title, lines, guessing, points, drawstyle="steps-pre")
     ax.set_xlabel(f"sensitivity (recall): share of {positive_name} found")
     ax.set_ylabel("precision: share of calls that are right")
     return ax
+
+
+def _by_name(probs: ArrayLike | Mapping[str, ArrayLike]) -> Mapping[str, ArrayLike]:
+    return probs if isinstance(probs, Mapping) else {"model": probs}
 
 
 def _checked_marks(
@@ -276,28 +260,39 @@ def _on(table: pd.DataFrame, point: OperatingPoint) -> bool:
     )
 
 
-def _named(name: str, point: OperatingPoint) -> str:
-    return _wrapped(f"{name}, threshold {point.threshold:.3f}:".removeprefix(", "))
+def _words(name: str, point: OperatingPoint, second: str) -> str:
+    heading = f"{name}, threshold {point.threshold:.3f}:".removeprefix(", ")
+    return f"{_wrapped(heading)}\nsensitivity {point.sensitivity:.2f}, {second}"
 
 
 def _wrapped(words: str) -> str:
     return textwrap.fill(words, 34)  # what fits beside the square
 
 
-def _mark(ax: Axes, number: int, x: float, y: float, words: str) -> None:
-    shape = MARKERS[number % len(MARKERS)]
-    ax.plot([x], [y], shape, ms=9, mfc="white", mec="black", mew=1.8, zorder=5, label=words)
-
-
-def _frame(ax: Axes) -> None:
+def _in_square(
+    title: str,
+    lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    guessing: tuple[str, tuple[float, float]],
+    points: Mapping[str, tuple[float, float]],
+    **look: Any,
+) -> Axes:
+    """Draw curves, the line of guessing and marks by their words in the legend, all from 0 to 1."""
+    ax = canvas(title, height=4.6)
+    shades = colours_for(lines)
+    for words, (x, y) in lines.items():
+        ax.plot(x, y, color=shades[words], label=_wrapped(words), **look)
+    ax.plot([0, 1], guessing[1], label=guessing[0], **_DASHED)
+    for i, (words, place) in enumerate(points.items()):
+        shape = MARKERS[i % len(MARKERS)]
+        ax.plot(*place, shape, ms=9, mfc="white", mec="black", mew=1.8, zorder=5, label=words)
     ax.set_aspect("equal", anchor="W")
-    ax.set_xlim(-0.01, 1.01)
-    ax.set_ylim(-0.01, 1.01)
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     # Beside the square, where no curve can run through the words.
     ax.legend(loc="lower left", bbox_to_anchor=(1.02, 0))
+    return ax
 
 
-@style()
+@course_style()
 def reliability_curve(
     labels: ArrayLike,
     probs: ArrayLike | Mapping[str, ArrayLike],
@@ -306,7 +301,6 @@ def reliability_curve(
     bins: int = 10,
     positive: int | None = None,
     positive_name: str = "malignant",
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw how often a model is right against how sure it is, for one model or several by name.
 
@@ -321,7 +315,6 @@ def reliability_curve(
         bins: Number of bins of equal width from 0 to 1; those without images are left out.
         positive: None for the confidence of the answer; a class for its probability.
         positive_name: The name of that class, for the axes.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If shapes disagree, `bins` is below 1 or `positive` is no class.
@@ -331,9 +324,9 @@ def reliability_curve(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['model: off by 0.33', 'honest']
     """
-    several = probs if isinstance(probs, Mapping) else {"model": probs}
+    several = _by_name(probs)
     tables = {n: reliability(labels, rows, bins, positive=positive) for n, rows in several.items()}
-    ax = canvas(title, ax, height=4.6)
+    ax = canvas(title, height=4.6)
     shades = colours_for(several)
     most = max(int(table["images"].max()) for table in tables.values())
     for i, (name, table) in enumerate(tables.items()):
@@ -341,14 +334,13 @@ def reliability_curve(
         reach = np.array([true - table["low"], table["high"] - true]).clip(0)
         look: dict[str, Any] = {"color": shades[name], "marker": MARKERS[i % len(MARKERS)]}
         gap = float(np.average(abs(said - true), weights=images))
-        words = textwrap.fill(f"{name}: off by {gap:.2f}", 34)
+        words = _wrapped(f"{name}: off by {gap:.2f}")
         ax.plot(said, true, ms=6, lw=1.2, label=words, **look)
         ax.scatter(said, true, s=20 + 160 * images / most, zorder=3, **look)
         ax.errorbar(said, true, reach, fmt="none", ecolor=shades[name], capsize=3, elinewidth=1)
-    ax.plot([0, 1], [0, 1], ls="--", lw=1.2, color=CHANCE_COLOUR, label="honest", zorder=1)
+    ax.plot([0, 1], [0, 1], label="honest", **_DASHED)
     least = 0.0 if positive is not None else 1 / np.shape(next(iter(several.values())))[1]
-    ax.set_xlim(least - 0.02, 1.02)
-    ax.set_ylim(-0.02, 1.02)
+    ax.set(xlim=(least - 0.02, 1.02), ylim=(-0.02, 1.02))
     what = "confidence of the answer", "share of answers that are right"
     if positive is not None:
         what = f"predicted probability of {positive_name}", f"share that is {positive_name}"

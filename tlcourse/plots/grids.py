@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.plots.style import WIDTH, canvas, headline
+from tlcourse.plots.style import WIDTH, canvas, sheet
 
 SIGNED, UNSIGNED = "PuOr_r", "viridis"
 """Colour maps: with a white zero where values have signs, perceptually uniform where not."""
@@ -31,6 +30,12 @@ def pictures_of(images: ArrayLike) -> NDArray[Any]:
     return stack
 
 
+def picture_of(image: ArrayLike) -> NDArray[Any]:
+    """Return one image as `(H, W)` or `(H, W, 3)` floats in 0..1."""
+    picture: NDArray[Any] = pictures_of(np.asarray(image)[None])[0]
+    return picture
+
+
 def responses_of(values: ArrayLike, what: str) -> NDArray[np.float64]:
     """Return one image's maps as floats `(C, h, w)`, or say what `what` should have been."""
     maps = np.asarray(values, dtype=float)
@@ -43,19 +48,18 @@ def grid(rows: int, cols: int, row_height: float, title: str) -> tuple[Figure, N
     """Return a new figure under `title` and its axes `(rows, cols)`, `row_height` inches a row."""
     if rows < 1 or cols < 1:
         raise ValueError(f"rows and cols must be at least 1, got {rows} x {cols}")
-    figure = plt.figure(figsize=(WIDTH, rows * row_height + 0.36))
-    headline(figure, title)
+    figure = sheet(title, rows * row_height + 0.36)
     return figure, figure.subplots(rows, cols, squeeze=False)
 
 
-def framed(ax: Axes, picture: NDArray[Any], shade: str, width: float, **look: Any) -> None:
+def framed(
+    ax: Axes, picture: NDArray[Any], shade: str = "#999999", width: float = 0.8, **look: Any
+) -> None:
     """Draw a picture without ticks, in a frame of colour `shade` and `width` points."""
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
     ax.imshow(picture, **(look or (grey if picture.ndim == 2 else {})))
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set(visible=True, color=shade, linewidth=width)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, color=shade, linewidth=width)
 
 
 def scale(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -67,22 +71,19 @@ def scale(values: NDArray[np.float64]) -> dict[str, Any]:
     return {"cmap": UNSIGNED, "vmin": 0.0, "vmax": high}
 
 
-def montage(tiles: NDArray[Any], cols: int, title: str, ax: Axes | None) -> Axes:
+def montage(tiles: NDArray[Any], cols: int, title: str) -> Axes:
     """Draw tiles `(K, h, w[, 3])` as one picture with white gaps, each tile one unit wide."""
     if tiles.ndim == 3:
         tiles = np.repeat(tiles[..., None], 3, axis=3)
     rows = -(-len(tiles) // cols)
-    ax = canvas(title, ax, height=0.75 + (WIDTH - 0.9) / max(cols, 6) * rows)
+    ax = canvas(title, height=0.75 + (WIDTH - 0.9) / max(cols, 6) * rows)
     ax.set_aspect("equal", anchor="W")
     for i, tile in enumerate(tiles):
         row, col = divmod(i, cols)
         ax.imshow(
             tile, extent=(col + 0.04, col + 0.96, row + 0.96, row + 0.04), interpolation="nearest"
         )
-    ax.set_xlim(0, cols)
-    ax.set_ylim(rows, 0)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xlim=(0, cols), ylim=(rows, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax
 

@@ -10,11 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.plots.grids import framed, grid, montage, pictures_of, row_names, scale
-from tlcourse.plots.style import WIDTH, colours_for, ink, style
+from tlcourse.plots.grids import (
+    framed,
+    grid,
+    montage,
+    picture_of,
+    pictures_of,
+    row_names,
+    scale,
+)
+from tlcourse.plots.style import WIDTH, colours_for, course_style, ink
 
 
-@style()
+@course_style()
 def image_grid(
     images: ArrayLike,
     labels: ArrayLike | None = None,
@@ -67,39 +75,32 @@ def image_grid(
     return axes
 
 
-@style()
-def patch_grid(
-    patches: ArrayLike | Mapping[str, ArrayLike], *, title: str, ax: Axes | None = None
-) -> Axes:
-    """Draw patches that excite a channel most: a square of them, or a row per channel by name.
+@course_style()
+def patch_grid(patches: Mapping[str, ArrayLike], *, title: str) -> Axes:
+    """Draw the patches that excite channels most, a row per channel by name.
 
     Args:
-        patches: `(K, h, w)` or `(K, h, w, 3)`, uint8 or floats in 0..1, strongest first; or such
-            an array per name, all of one shape.
+        patches: `(K, h, w)` or `(K, h, w, 3)` by name, uint8 or floats in 0..1, strongest first;
+            all of one shape.
         title: What the patches show.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If shapes disagree.
 
-    >>> patch_grid(np.zeros((9, 6, 6)), title="What channel 3 looks for").get_xlabel()
+    >>> patch_grid({"channel 3": np.zeros((9, 6, 6))}, title="What it looks for").get_xlabel()
     'patches of 6 x 6 pixels, strongest response first'
     """
-    rows = patches if isinstance(patches, Mapping) else {"": patches}
-    blocks = [pictures_of(block) for block in rows.values()]
+    blocks = [pictures_of(block) for block in patches.values()]
     if len({block.shape for block in blocks}) != 1:
         raise ValueError(f"rows need patches of one shape, got {[b.shape for b in blocks]}")
-    named = isinstance(patches, Mapping)
     count, height, width = blocks[0].shape[:3]
-    cols = count if named else int(np.ceil(np.sqrt(count)))
-    ax = montage(np.concatenate(blocks), cols, title, ax)
+    ax = montage(np.concatenate(blocks), count, title)
     ax.set_xlabel(f"patches of {height} x {width} pixels, strongest response first", loc="left")
-    if named:
-        row_names(ax, [textwrap.fill(name, 14) for name in rows])
+    row_names(ax, [textwrap.fill(name, 14) for name in patches])
     return ax
 
 
-@style()
+@course_style()
 def heat_map(image: ArrayLike, heat: ArrayLike, *, title: str, label: str) -> NDArray[Any]:
     """Draw an image and beside it the same image under a map of what mattered, with its scale.
 
@@ -119,7 +120,7 @@ def heat_map(image: ArrayLike, heat: ArrayLike, *, title: str, label: str) -> ND
     >>> [ax.get_xlabel() for ax in axes]
     ['image, 8 x 8 pixels', 'under the map']
     """
-    picture, values = pictures_of(np.asarray(image)[None])[0], np.asarray(heat, dtype=float)
+    picture, values = picture_of(image), np.asarray(heat, dtype=float)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"expected a finite map (h, w), got {values.shape}")
     if not label.strip():
@@ -127,7 +128,7 @@ def heat_map(image: ArrayLike, heat: ArrayLike, *, title: str, label: str) -> ND
     figure, axes = grid(1, 2, 3.35, title)
     height, width = picture.shape[:2]
     for ax in axes[0]:
-        framed(ax, picture, "#999999", 0.8)
+        framed(ax, picture)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     smooth = axes[0, 1].imshow(
         values, extent=extent, alpha=0.55, interpolation="bilinear", **scale(values)

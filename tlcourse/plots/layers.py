@@ -9,15 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from tlcourse.plots.grids import framed, grid, montage, pictures_of, responses_of, row_names, scale
-from tlcourse.plots.style import WIDTH, style
+from tlcourse.plots.grids import framed, grid, montage, picture_of, responses_of, row_names, scale
+from tlcourse.plots.style import WIDTH, course_style
 
 DEAD = 0.1
 """Share of the largest weight of all filters below which a filter is not brightened further."""
 
 
-@style()
-def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> Axes:
+@course_style()
+def filters_grid(filters: ArrayLike, *, title: str) -> Axes:
     """Draw the filters of a first layer as small colour pictures, in rows of up to 16.
 
     Each filter is scaled by its own largest weight, zero as mid grey. One whose weights are all
@@ -26,7 +26,6 @@ def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> A
     Args:
         filters: `(K, 3, h, w)`.
         title: What the filters show.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If the shape is another.
@@ -42,7 +41,7 @@ def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> A
     scaled = 0.5 + 0.5 * weights / np.where(largest > 0, largest, 1)
     cols = 16 if len(weights) > 32 else min(len(weights), 8)
     size = f"{weights.shape[2]} x {weights.shape[3]} pixels"
-    ax = montage(scaled.transpose(0, 2, 3, 1), cols, title, ax)
+    ax = montage(scaled.transpose(0, 2, 3, 1), cols, title)
     ax.set_xlabel(
         f"red, green and blue weights of each filter, zero is mid grey; {size}", loc="left"
     )
@@ -52,7 +51,7 @@ def filters_grid(filters: ArrayLike, *, title: str, ax: Axes | None = None) -> A
     return ax
 
 
-@style()
+@course_style()
 def response_grid(
     image: ArrayLike, responses: ArrayLike, channels: Sequence[int], *, title: str, cols: int = 5
 ) -> NDArray[Any]:
@@ -83,11 +82,11 @@ def response_grid(
     cols = min(cols, count)
     figure, axes = grid(-(-count // cols), cols, (WIDTH - 0.9) / cols + 0.32, title)
     shown = axes.ravel()[:count]
-    framed(shown[0], pictures_of(np.asarray(image)[None])[0], "#999999", 0.8)
+    framed(shown[0], picture_of(image))
     shown[0].set_title("image")
     look = scale(maps[list(channels)])
     for ax, channel in zip(shown[1:], channels, strict=True):
-        framed(ax, maps[channel], "#999999", 0.8, **look)
+        framed(ax, maps[channel], **look)
         ax.set_title(f"channel {channel}")
     for ax in axes.ravel()[count:]:
         ax.set_visible(False)
@@ -96,7 +95,7 @@ def response_grid(
     return shown
 
 
-@style()
+@course_style()
 def activation_stages(
     image: ArrayLike, activations: Mapping[str, ArrayLike], *, title: str, channels: int = 3
 ) -> NDArray[Any]:
@@ -127,12 +126,12 @@ def activation_stages(
     }
     cols = 1 + len(maps)
     _, axes = grid(channels, cols, WIDTH / cols + 0.2, title)
-    framed(axes[0, 0], pictures_of(np.asarray(image)[None])[0], "#999999", 0.8)
+    framed(axes[0, 0], picture_of(image))
     axes[0, 0].set_title("image", fontsize=10)
     for column, (stage, values) in zip(axes.T[1:], maps.items(), strict=True):
         strongest = np.argsort(-values.std(axis=(1, 2)), kind="stable")[:channels]
         for ax, channel in zip(column, strongest, strict=False):
-            framed(ax, values[channel], "#999999", 0.8, **scale(values[channel]))
+            framed(ax, values[channel], **scale(values[channel]))
             ax.set_xlabel(f"channel {channel}", fontsize=8.5, labelpad=2)
         column[0].set_title(f"{stage}\n{values.shape[1]} x {values.shape[2]}", fontsize=10)
     for ax in axes.ravel():

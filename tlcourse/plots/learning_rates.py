@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,54 +13,47 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from tlcourse.optim.groups import NO_DECAY
+from tlcourse.plots.curves import TrainingLog, require_columns
 from tlcourse.plots.style import (
     CHANCE_COLOUR,
     OKABE_ITO,
     canvas,
     colours_for,
+    course_style,
     ink,
     label_ends,
-    style,
     tick_names,
 )
-from tlcourse.plots.summary import require_columns
+
+if TYPE_CHECKING:
+    from tlcourse.optim.lr_finder import RateTest
 
 _LOWEST_SHARE = 0.01
 """On a log axis a rate is drawn down to this share of its group's highest: zero has no place."""
 
 
-@style()
-def stage_rates(
-    rates: Mapping[str, float | None] | Iterable[Mapping[str, Any]],
-    *,
-    title: str,
-    ax: Axes | None = None,
-) -> Axes:
+@course_style()
+def stage_rates(rates: Mapping[str, float | None], *, title: str) -> Axes:
     """Draw the rate of each stage as a dot with its figure; on the log axis steps are factors.
 
     Args:
-        rates: Rate by stage in the order of the network, None for a frozen stage; or param groups
-            with `name` and `lr`, of which the two halves of a stage with and without weight
-            decay share a dot.
+        rates: Rate by stage in the order of the network, None for a frozen stage.
         title: What the rates show.
-        ax: Draw here instead of in a new figure.
 
     Raises:
-        ValueError: If there is no rate, one is not above 0, a group has no name, or the two
-            halves of a stage differ.
+        ValueError: If there is no rate, or one is not above 0.
 
     >>> ax = stage_rates({"stem": None, "stage1": 1e-4, "head": 1e-3}, title="Top stages move")
     >>> ax.get_yscale(), [text.get_text() for text in ax.texts]
     ('log', ['frozen', '0.0001', '0.001'])
     """
-    given = _rates_of(rates)
-    values = [rate for rate in given.values() if rate is not None]
+    values = [rate for rate in rates.values() if rate is not None]
     if not values or not all(np.isfinite(v) and v > 0 for v in values):
-        raise ValueError(f"expected rates above 0, None for a frozen stage, got {given}")
-    ax = canvas(title, ax, height=3.4)
+        raise ValueError(f"expected rates above 0, None for a frozen stage, got {dict(rates)}")
+    ax = canvas(title, height=3.4)
     _log_axis(ax)
     floor = min(values) / 10
-    for i, rate in enumerate(given.values()):
+    for i, rate in enumerate(rates.values()):
         if rate is not None:
             # A dot, not a bar: on a log axis a bar's length would say nothing.
             ax.plot(i, rate, "o", markersize=9, color=OKABE_ITO["blue"])
@@ -68,23 +61,17 @@ def stage_rates(
         shade = CHANCE_COLOUR if rate is None else "black"
         spot: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
         ax.annotate(text, (i, rate or floor), **spot, fontsize=10, color=shade)
-    ax.set_xlim(-0.6, len(given) - 0.4)
+    ax.set_xlim(-0.6, len(rates) - 0.4)
     # Room above the highest bar for its figure, a share of the decades shown.
     ax.set_ylim(floor, max(values) * (max(values) / floor) ** 0.12)
     ax.set_ylabel("learning rate (log scale)")
     ax.set_xlabel("stage of the network, from input to output")
-    tick_names(ax, range(len(given)), list(given))
+    tick_names(ax, range(len(rates)), list(rates))
     return ax
 
 
-@style()
-def schedule_curves(
-    rates: Mapping[str, ArrayLike],
-    *,
-    title: str,
-    log: bool = False,
-    ax: Axes | None = None,
-) -> Axes:
+@course_style()
+def schedule_curves(rates: Mapping[str, ArrayLike], *, title: str, log: bool = False) -> Axes:
     """Draw the rate of each group over the optimizer steps, its name at its highest rate.
 
     Groups with equal rates share a line. A dotted line leads from each highest rate to its name.
@@ -94,7 +81,6 @@ def schedule_curves(
         title: What the schedule shows.
         log: Whether the rates stand on a log axis, which keeps low ones apart; what lies below a
             hundredth of a group's highest rate, such as zero, is then not drawn.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If there is no group or step, lengths differ, a rate is negative or not
@@ -105,7 +91,7 @@ def schedule_curves(
     ['backbone: 0.0001', 'head: 0.001']
     """
     lines = _merged(_checked(rates, log))
-    ax = canvas(title, ax, height=3.4)
+    ax = canvas(title, height=3.4)
     shades, last = colours_for(lines), len(next(iter(lines.values()))) - 1
     if log:
         _log_axis(ax)
@@ -130,23 +116,6 @@ def _log_axis(ax: Axes) -> None:
     ax.set_yscale("log")
     # A decade or more is always in sight: figures between decades would be clutter.
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _rates_of(
-    rates: Mapping[str, float | None] | Iterable[Mapping[str, Any]],
-) -> dict[str, float | None]:
-    if isinstance(rates, Mapping):
-        return dict(rates)
-    found: dict[str, float | None] = {}
-    for group in rates:
-        if "name" not in group or "lr" not in group:
-            raise ValueError(
-                f"expected groups with name and lr, got one with {sorted(group)}: use param_groups"
-            )
-        stage, rate = str(group["name"]).removesuffix(NO_DECAY), float(group["lr"])
-        if found.setdefault(stage, rate) != rate:
-            raise ValueError(f"{stage} has two rates, {found[stage]} and {rate}: draw them apart")
-    return found
 
 
 def _checked(rates: Mapping[str, ArrayLike], log: bool) -> dict[str, NDArray[np.float64]]:
@@ -182,28 +151,8 @@ RATE = "lr/"
 SHADES = {"loss at each step": OKABE_ITO["grey"], "smoothed loss": OKABE_ITO["blue"]}
 
 
-class HasRateTest(Protocol):
-    """A learning-rate range test: what `optim.find_lr` returns."""
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Columns lr, loss, smoothed: one row per step."""
-
-    @property
-    def suggestion(self) -> float:
-        """A rate, or NaN."""
-
-
-class HasSteps(Protocol):
-    """A training's history: anything that holds one row per optimizer step in `steps`."""
-
-    @property
-    def steps(self) -> pd.DataFrame:
-        """Columns step and `lr/NAME`, one for each group."""
-
-
-@style()
-def rate_test(result: HasRateTest, *, title: str, ax: Axes | None = None) -> Axes:
+@course_style()
+def rate_test(result: RateTest, *, title: str) -> Axes:
     """Draw the loss against the rate it was reached with, log scale, and mark the suggestion.
 
     The axis ends at twice the first smoothed loss; a loss that breaks out leaves it.
@@ -211,7 +160,6 @@ def rate_test(result: HasRateTest, *, title: str, ax: Axes | None = None) -> Axe
     Args:
         result: What `optim.find_lr` returned.
         title: What the curve shows.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If the table lacks a column or a row, or no loss is a finite number.
@@ -227,7 +175,7 @@ def rate_test(result: HasRateTest, *, title: str, ax: Axes | None = None) -> Axe
     table = table[np.isfinite(table["smoothed"])]
     if table.empty:
         raise ValueError("expected a finite loss in the rate test, got none: nothing to draw")
-    ax = canvas(title, ax)
+    ax = canvas(title)
     # A loss that broke out must not press flat what comes before: its line leaves at the top.
     highest, first = float(table["smoothed"].max()), float(table["smoothed"].iloc[0])
     top = min(1.1 * highest, 2 * first) or 1.0
@@ -244,7 +192,7 @@ def rate_test(result: HasRateTest, *, title: str, ax: Axes | None = None) -> Axe
     return ax
 
 
-def rate_schedule(history: HasSteps | pd.DataFrame, *, title: str, ax: Axes | None = None) -> Axes:
+def rate_schedule(history: TrainingLog | pd.DataFrame, *, title: str) -> Axes:
     """Draw the rate that each group of parameters had in each optimizer step, log scale.
 
     Groups whose rates agree in every step share a line. For rates near zero, which have no place
@@ -253,7 +201,6 @@ def rate_schedule(history: HasSteps | pd.DataFrame, *, title: str, ax: Axes | No
     Args:
         history: What `fit` returned, or its table of steps with columns `lr/NAME`.
         title: What the schedule shows.
-        ax: Draw here instead of in a new figure.
 
     Raises:
         ValueError: If there is no step, no column of rates, or a group's rates are all 0.
@@ -272,7 +219,7 @@ def rate_schedule(history: HasSteps | pd.DataFrame, *, title: str, ax: Axes | No
     }
     if not rates:
         raise ValueError(f"expected columns {RATE}NAME in history.steps, got {list(steps.columns)}")
-    return schedule_curves(_by_stage(rates), title=title, log=True, ax=ax)
+    return schedule_curves(_by_stage(rates), title=title, log=True)
 
 
 def _by_stage(rates: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Draw class counts, and scores with their intervals."""
+"""Draw class counts, scores with their intervals, and the most probable answers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from types import EllipsisType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from tlcourse.metrics.intervals import Interval
-from tlcourse.plots.style import CHANCE_COLOUR, GUESS, MARKERS, canvas, colour, colours_for, style
+from tlcourse.plots.grids import framed, picture_of
+from tlcourse.plots.style import (
+    CHANCE_COLOUR,
+    GUESS,
+    MARKERS,
+    OKABE_ITO,
+    canvas,
+    check_names,
+    colour,
+    colours_for,
+    course_style,
+)
 
 if TYPE_CHECKING:
     from tlcourse.datasets.base import ImageSet
 
 
-@style()
-def class_counts(data: ImageSet, *, title: str, ax: Axes | None = None) -> Axes:
+@course_style()
+def class_counts(data: ImageSet, *, title: str) -> Axes:
     """Draw how many images of each class every split holds, the count on each bar.
 
     Args:
         data: What `load_images` returned: parts `train`, `val`, `test`, and `classes`.
         title: What the counts show.
-        ax: Draw here instead of in a new figure.
 
     >>> from types import SimpleNamespace as Part
     >>> part = Part(labels=np.array([0, 1, 1]))
@@ -33,7 +43,7 @@ def class_counts(data: ImageSet, *, title: str, ax: Axes | None = None) -> Axes:
     >>> len(class_counts(data, title="One in three is malignant").patches)
     6
     """
-    ax = canvas(title, ax, height=3.4)
+    ax = canvas(title, height=3.4)
     shades = colours_for(data.classes)
     splits = {"training": data.train, "validation": data.val, "test": data.test}
     width = 0.8 / len(data.classes)
@@ -50,9 +60,9 @@ def class_counts(data: ImageSet, *, title: str, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@style()
+@course_style()
 def score_bars(
-    scores: Mapping[str, Interval] | pd.DataFrame,
+    scores: Mapping[str, Interval],
     *,
     title: str,
     xlabel: str = "test AUC",
@@ -62,13 +72,11 @@ def score_bars(
     guess: Mapping[str, float | EllipsisType] | None = None,
     chance: float | None = None,
     colours: Mapping[str, str] | None = None,
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw a dot with its interval per name, the figures written at the right.
 
     Args:
-        scores: `Interval(estimate, low, high)` per name, or a table indexed by name with columns
-            estimate, low, high.
+        scores: `Interval(estimate, low, high)` per name.
         title: What the scores show.
         xlabel: What the score is.
         ylabel: What the names are.
@@ -77,25 +85,23 @@ def score_bars(
         guess: What the learner expected, by name, marked with a star; `...` draws none.
         chance: The score of guessing, drawn dashed.
         colours: Colour per name; names without one get the course's.
-        ax: Draw here instead of in a new figure.
 
     Raises:
-        ValueError: If columns lack, an estimate lies outside its interval, or reference or guess
-            name something else.
+        ValueError: If there is no name, an estimate lies outside its interval, or reference or
+            guess name something else.
 
     >>> ax = score_bars({"pretrained": Interval(0.9, 0.8, 0.95)}, title="Far above guessing")
     >>> [text.get_text() for text in ax.texts]
     ['0.90 [0.80, 0.95]']
     """
-    table = _intervals(scores)
-    names = [str(name) for name in table.index]
+    _check_intervals(scores)
+    names = list(scores)
     guesses = {k: v for k, v in (guess or {}).items() if not isinstance(v, EllipsisType)}
-    ax = canvas(title, ax, height=1.5 + 0.48 * len(names) + 0.3 * bool(reference or guesses))
+    ax = canvas(title, height=1.5 + 0.48 * len(names) + 0.3 * bool(reference or guesses))
     # Names stand beside their dots, so two of one meaning may share its colour.
     meant = {name: shade for name in names if (shade := colour(name))}
     shades = colours_for(names, {**meant, **(colours or {})})
-    for i, (name, row) in enumerate(zip(names, table.to_numpy(dtype=float), strict=True)):
-        estimate, low, high = row
+    for i, (name, (estimate, low, high)) in enumerate(scores.items()):
         ax.plot([low, high], [i, i], lw=3, color=shades[name], solid_capstyle="butt")
         ax.plot(estimate, i, MARKERS[0], ms=9, color=shades[name], mec="white")
         figures = f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
@@ -115,24 +121,12 @@ def score_bars(
     return ax
 
 
-def _intervals(scores: Mapping[str, Interval] | pd.DataFrame) -> pd.DataFrame:
-    if not isinstance(scores, pd.DataFrame):
-        scores = pd.DataFrame.from_dict(
-            {name: tuple(values) for name, values in scores.items()},
-            orient="index",
-            columns=["estimate", "low", "high"],
-        )
-    missing = [c for c in ("estimate", "low", "high") if c not in scores.columns]
-    if missing:
-        raise ValueError(f"scores need columns estimate, low, high, found {list(scores.columns)}")
-    if scores.empty:
+def _check_intervals(scores: Mapping[str, Interval]) -> None:
+    if not scores:
         raise ValueError("scores must hold at least one name, got none")
-    wrong = scores[
-        ~((scores["low"] <= scores["estimate"]) & (scores["estimate"] <= scores["high"]))
-    ]
-    if len(wrong):
-        raise ValueError(f"the estimate of {wrong.index[0]!r} lies outside its interval")
-    return scores[["estimate", "low", "high"]]
+    for name, (estimate, low, high) in scores.items():
+        if not low <= estimate <= high:
+            raise ValueError(f"the estimate of {name!r} lies outside its interval")
 
 
 def _marks(
@@ -146,8 +140,53 @@ def _marks(
 ) -> None:
     if not values:
         return
-    unknown = [name for name in values if name not in names]
-    if unknown:
-        raise ValueError(f"{what} names {unknown[0]!r}; the scores have {list(names)}")
+    check_names(values, names, what, of="the scores have")
     rows = [names.index(name) for name in values]
     ax.plot(list(values.values()), rows, marker, ls="none", label=label, **({"ms": 9} | look))  # type: ignore[arg-type]
+
+
+@course_style()
+def top_predictions(
+    probs: ArrayLike,
+    names: Sequence[str],
+    *,
+    title: str,
+    k: int = 5,
+    image: ArrayLike | None = None,
+) -> Axes:
+    """Draw the `k` most probable answers of one image as horizontal bars.
+
+    Args:
+        probs: `(C,)`, of one image.
+        names: The C class names.
+        title: What the answers show.
+        k: How many answers, at most C.
+        image: The image itself, `(H, W)` or `(H, W, 3)`, drawn in the corner that bars leave free.
+
+    Raises:
+        ValueError: If shapes disagree.
+
+    >>> ax = top_predictions([0.1, 0.7, 0.2], ["cat", "cup", "dog"], title="A cup", k=2)
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['cup', 'dog']
+    """
+    row = np.asarray(probs, dtype=float)
+    if row.ndim != 1 or len(row) != len(names):
+        raise ValueError(f"expected probs ({len(names)},), one per name, got {row.shape}")
+    if not 1 <= k <= len(row):
+        raise ValueError(f"k must lie in 1..{len(row)}, got {k}")
+    best = np.argsort(-row, kind="stable")[:k]
+    ax = canvas(title, height=1.3 + 0.38 * k)
+    bars = ax.barh(range(k), row[best], 0.7, color=OKABE_ITO["green"])
+    shares = [f"{100 * p:.1f} %" if p >= 0.0005 else "< 0.1 %" for p in row[best]]
+    ax.bar_label(bars, shares, fontsize=10, padding=4)
+    ax.set_yticks(range(k), labels=[textwrap.fill(names[i], 30) for i in best])
+    ax.invert_yaxis()
+    # Up to 1, or a timid 4 % would look like a sure answer.
+    ax.set_xlim(0, 1)
+    ax.set_xlabel(f"probability among {len(row):,} classes")
+    ax.set_ylabel("answer")
+    if image is not None:
+        # Probabilities add up to one, so below the first bar none reaches far to the right.
+        framed(ax.inset_axes((0.66, 0.04, 0.33, 0.74), anchor="SE"), picture_of(image))
+    return ax

@@ -6,11 +6,9 @@ import base64
 import html
 import io
 import re
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import EllipsisType
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
+
+from tlcourse.runtime import in_notebook
 
 WIDTH = 7.5
 """Width of a figure in inches: fits JupyterLab's cells beside an open file browser."""
@@ -81,13 +81,13 @@ _LOOK: Any = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def course_style() -> Iterator[None]:
     """Draw in the look of the course: as a context, or as a decorator of a function that draws.
 
     Font 11, 7.5 inches wide, 110 dots per inch, no top and right spines, white paper in light
     and dark themes. What was set before comes back afterwards.
 
-    >>> with style():
+    >>> with course_style():
     ...     plt.rcParams["figure.dpi"]
     110.0
     """
@@ -137,33 +137,34 @@ def ink(shade: str) -> str:
     return to_hex((rgb[0], rgb[1], rgb[2]))
 
 
-def canvas(title: str, ax: Axes | None = None, *, height: float = 4.0) -> Axes:
-    """Return `ax` under `title`, or the axes of a new figure about `height` inches high.
+def canvas(title: str, height: float = 4.0) -> Axes:
+    """Return the axes of a new figure under `title`, about `height` inches high.
 
     Raises:
         ValueError: If `title` is empty.
     """
-    if ax is None:
-        figure = plt.figure(figsize=(WIDTH, height))
-        headline(figure, title)
-        return figure.add_subplot()
-    ax.set_title(textwrap.fill(checked_title(title), 42))
-    return ax
+    return sheet(title, height).add_subplot()
 
 
-def headline(figure: Figure, title: str) -> None:
-    """Write `title` over the whole figure, from its left edge, wrapped to its width."""
-    wrapped = textwrap.fill(checked_title(title), int(10 * figure.get_figwidth()))
-    # Room for what was wrapped, so that a long title costs the picture nothing.
-    figure.set_figheight(figure.get_figheight() + 0.22 * wrapped.count("\n"))
-    figure.suptitle(wrapped, x=0.01, ha="left")
-
-
-def checked_title(title: str) -> str:
-    """Return `title`, or say that a figure needs one."""
+def sheet(title: str, height: float) -> Figure:
+    """Return a new figure, its `title` over all of it from the left edge, wrapped to its width."""
     if not isinstance(title, str) or not title.strip():
         raise ValueError(f"title must say what the figure shows, got {title!r}")
-    return title.strip()
+    wrapped = textwrap.fill(title.strip(), int(10 * WIDTH))
+    # Room for what was wrapped, so that a long title costs the picture nothing.
+    figure = plt.figure(figsize=(WIDTH, height + 0.22 * wrapped.count("\n")))
+    figure.suptitle(wrapped, x=0.01, ha="left")
+    return figure
+
+
+def check_names(
+    names: Iterable[object], known: Iterable[object], what: str, *, of: str = "the frame has"
+) -> None:
+    """Say which of the `names` that `what` gives is none of the `known` ones."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what} names {name!r}; {of} {known}")
 
 
 def label_ends(
@@ -191,38 +192,6 @@ def label_ends(
             fontsize=10,
             arrowprops={"arrowstyle": "-", "color": shades[name], "lw": 0.7, "shrinkB": 5},
         )
-
-
-def given(guess: tuple[Any, Any | EllipsisType] | None) -> tuple[Any, Any] | None:
-    """Return the guess, or None if the learner left it blank (`...`).
-
-    >>> given((50, 0.8)), given((50, ...)), given(None)
-    ((50, 0.8), None, None)
-    """
-    return None if guess is None or any(value is ... for value in guess) else guess
-
-
-def guess_star(ax: Axes, x: float, y: float) -> None:
-    """Mark the learner's guess with a star and the words `your guess`."""
-    ax.plot([x], [y], "*", ms=17, color=GUESS, mec="black", mew=1, zorder=5, label="your guess")
-
-
-def chance_line(
-    ax: Axes, level: float, *, name: str = "chance", shade: str = CHANCE_COLOUR
-) -> None:
-    """Draw the score of guessing as a dashed horizontal line with its name on it."""
-    ax.axhline(level, ls="--", lw=1.2, color=shade, zorder=1)
-    ax.annotate(
-        name,
-        (0.99, level),
-        (0, 3),
-        xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=9,
-        color=ink(shade),
-    )
 
 
 def tick_names(ax: Axes, places: Sequence[float], names: Sequence[str]) -> None:
@@ -287,7 +256,7 @@ def show(target: Axes | Figure | Iterable[Any], *, alt: str = "") -> None:
     ValueError: alt must describe the figure for readers who do not see it, got ''
     """
     figure, words = _figure_of(target), _checked_alt(alt)
-    if not _in_notebook():
+    if not in_notebook():
         return
     from IPython.display import display
 
@@ -331,12 +300,3 @@ def _figure_of(target: Any) -> Figure:
     if not axes or not all(isinstance(ax, Axes) for ax in axes):
         raise TypeError(f"show needs axes or a figure, got {type(target).__name__}")
     return axes[0].figure.figure
-
-
-def _in_notebook() -> bool:
-    # Only a kernel has a front end that can show pictures; a terminal or a script has none.
-    if "IPython" not in sys.modules:
-        return False
-    from IPython.core.getipython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")
