@@ -24,7 +24,8 @@ from tlcourse import inspection, plots
 from tlcourse.backbones import load_backbone
 from tlcourse.checks import lesson02
 from tlcourse.datasets import grouped_folds, load_images, toy
-from tlcourse.features import layerwise, stage_features
+from tlcourse.features import flat_maps, stage_features
+from tlcourse.features.learning_curves import stage_scores
 from tlcourse.freezing import snapshot
 from tlcourse.metrics import fold_interval
 from tlcourse.results import load_table
@@ -52,9 +53,8 @@ SIZE = 96  # side in pixels at which the network sees every image
 # - Late: Skip Exercise 1; the drawn answers show the same.
 
 # %%
-ax = plots.filters_grid(
-    inspection.stem_filters(model, stretched=False), title="The stem's filters, learned on photos"
-)
+title = "The stem's filters, learned on photos"
+ax = plots.filters_grid(inspection.stem_filters(model), title=title)
 plots.show(ax, alt="32 filters of 3 by 3 pixels: some striped, some of one colour, some plain grey")
 
 # %% [markdown]
@@ -185,7 +185,7 @@ def probe_stages(network):
     tables = []
     for task, part in tasks.items():
         features = stage_features(network, part.images, size=SIZE)
-        tables.append(layerwise.stage_scores(features, part.labels, folds[task]).assign(task=task))
+        tables.append(stage_scores(features, part.labels, folds[task]).assign(task=task))
     return pd.concat(tables)
 
 
@@ -330,11 +330,9 @@ tuned = load_backbone("mobilenet_v2", weights="imagenet", num_classes=data.num_c
 before = snapshot(tuned)
 history = fit(tuned, data, epochs=3, size=SIZE, seed=0)
 compared = data.train.subset(60, seed=0).images
-first = layerwise.flat_maps(model, compared, size=SIZE)
+first = flat_maps(model, compared, size=SIZE)
 others = {"fine-tuned": tuned, "random": random}
-alike = {
-    n: cka_by_stage(first, layerwise.flat_maps(o, compared, size=SIZE)) for n, o in others.items()
-}
+alike = {n: cka_by_stage(first, flat_maps(o, compared, size=SIZE)) for n, o in others.items()}
 
 # %% [markdown]
 # We compare whole maps, which keep where a filter answers. With more features than images your

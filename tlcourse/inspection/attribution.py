@@ -1,15 +1,14 @@
-"""Ask which part of an image decides an answer: occlusion maps and Grad-CAM."""
+"""Ask which part of an image decides an answer: occlusion maps."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from tqdm.auto import tqdm
 
-from tlcourse.backbones.hooks import Images, device_of, evaluating, feature_stages, with_gradients
+from tlcourse.backbones.hooks import Images, device_of, evaluating
 from tlcourse.backbones.preprocessing import preprocess
 
 Corners = list[tuple[int, int]]
@@ -70,48 +69,6 @@ def occlusion_map(
     return _spread(drops, corners, patch, (height, width))
 
 
-def grad_cam(
-    model: nn.Module, image: Images, label: int, *, size: int = 128
-) -> NDArray[np.float32]:
-    """Return where the last stage's maps speak for `label`, `(H, W)` from 0 to 1 (its maximum).
-
-    Grad-CAM (Selvaraju et al. 2017): maps weighted by the mean gradient of the label's logit,
-    negative sums cut off, enlarged to the image. All zeros: nothing speaks for the label. Works
-    on frozen networks, since the gradient is taken by the maps and by no parameter.
-
-    Args:
-        model: A classifier of torchvision.
-        image: uint8 `(H, W)` or `(H, W, 3)`.
-        label: Index of the answer, from 0.
-        size: Side to which the image is resized, in pixels.
-
-    Raises:
-        ValueError: If image or label does not fit, or the answer does not depend on the maps (ViT
-            answers from its class token: use `occlusion_map`).
-
-    >>> from torchvision.models import resnet18
-    >>> grad_cam(resnet18(), np.zeros((32, 32), np.uint8), 0, size=64).shape
-    (32, 32)
-    """
-    pixels = _single(image)
-    last = [stage for stage in feature_stages(model).values() if stage.layout != "NC"][-1]
-    with with_gradients(model, last.output, detach=True) as leaves:
-        logits = model(_prepared(model, pixels[None], size))
-        _check_label(label, logits)
-        (slopes,) = torch.autograd.grad(logits[0, label], leaves[0])
-    maps, slopes = last.maps(leaves[0].detach()).float(), last.maps(slopes).float()
-    if not slopes.any():
-        raise ValueError(
-            f"the answer does not depend on the maps of {last.name} in {type(model).__name__}: "
-            "use occlusion_map"
-        )
-    heat = F.relu((maps * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True))
-    heat = F.interpolate(heat, pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-    peak = heat.max()
-    scaled: NDArray[np.float32] = (heat / peak if peak > 0 else heat).cpu().numpy()
-    return scaled
-
-
 def _single(image: Images) -> NDArray[np.uint8]:
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
@@ -119,23 +76,16 @@ def _single(image: Images) -> NDArray[np.uint8]:
     return pixels
 
 
-def _prepared(model: nn.Module, images: NDArray[np.uint8], size: int) -> Tensor:
-    return preprocess(model, images, size).to(device_of(model), memory_format=torch.channels_last)
-
-
 def _probability(
     model: nn.Module, images: NDArray[np.uint8], label: int, size: int
 ) -> NDArray[np.float32]:
     """Return the probability of `label` for each image, `(N,)`."""
-    logits = model(_prepared(model, images, size))
-    _check_label(label, logits)
-    probabilities: NDArray[np.float32] = logits.float().softmax(1)[:, label].cpu().numpy()
-    return probabilities
-
-
-def _check_label(label: int, logits: Tensor) -> None:
+    batch = preprocess(model, images, size)
+    logits = model(batch.to(device_of(model), memory_format=torch.channels_last))
     if not 0 <= label < logits.shape[1]:
         raise ValueError(f"expected a label from 0 to {logits.shape[1] - 1}, got {label}")
+    probabilities: NDArray[np.float32] = logits.float().softmax(1)[:, label].cpu().numpy()
+    return probabilities
 
 
 def _steps(side: int, patch: int, stride: int) -> list[int]:

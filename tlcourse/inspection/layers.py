@@ -1,4 +1,4 @@
-"""Find the parts of images that excite one channel of a network most."""
+"""See the filters of a network, what its layers answer, and what excites a channel most."""
 
 from __future__ import annotations
 
@@ -20,12 +20,71 @@ from tlcourse.backbones.hooks import (
 )
 from tlcourse.backbones.preprocessing import preprocess
 from tlcourse.backbones.stages import Stage
+from tlcourse.features.extract import cache_features
 
 FIELD_SHARE = 0.9
 """Share of a unit's sensitivity that its patch holds."""
 
 SMALLEST_PATCH = 8
 """Side in pixels below which a patch shows nothing to the eye."""
+
+
+def stem_filters(model: nn.Module) -> NDArray[np.float32]:
+    """Return the weights of the first convolution, `(K, 3, h, w)`.
+
+    Args:
+        model: Any network.
+
+    Raises:
+        ValueError: If the model has no convolution.
+
+    >>> from torchvision.models import resnet18
+    >>> stem_filters(resnet18()).shape
+    (64, 3, 7, 7)
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise ValueError(f"expected a network with a convolution, got {type(model).__name__}")
+    weights: NDArray[np.float32] = first.weight.detach().float().cpu().numpy()
+    return weights
+
+
+def responses(
+    model: nn.Module,
+    images: Images,
+    stage: str,
+    *,
+    size: int = 128,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> NDArray[np.float32]:
+    """Return a stage's maps `(N, C, H, W)`, whatever order of axes the network uses.
+
+    ViT's tokens become maps without the class token. As large as `cache_features` makes it, a
+    memory map included.
+
+    Args:
+        model: A classifier of torchvision.
+        images: uint8 `(N, H, W)` or `(N, H, W, 3)`.
+        stage: Name of a stage before the head.
+        size: Side to which images are resized, in pixels.
+        batch_size: Images in a batch.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: If `stage` names none before the head.
+
+    >>> from torchvision.models import resnet18
+    >>> images = np.zeros((2, 28, 28), np.uint8)
+    >>> responses(resnet18(), images, "stage2", size=32, progress=False).shape
+    (2, 128, 4, 4)
+    """
+    found = stage_named(model, stage)
+    cached = cache_features(
+        model, images, through=stage, size=size, batch_size=batch_size, progress=progress
+    )
+    maps: NDArray[np.float32] = found.maps(torch.from_numpy(cached)).numpy()
+    return maps
 
 
 @dataclass(frozen=True)
