@@ -1,10 +1,11 @@
-"""Images that the runs of a grid share, and what a trained network scores on a part of them."""
+"""Images that studies share, and what a trained network scores on a part of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -13,6 +14,26 @@ from tlcourse.datasets.base import ImageSet, Split, join
 from tlcourse.datasets.corruptions import corrupt
 from tlcourse.datasets.loading import load_images
 from tlcourse.training.predict import predict
+
+
+class AtHand(NamedTuple):
+    """The images that a publication measures, and what they are called.
+
+    Attributes:
+        data: The set.
+        name: What grids and the tables' files call it: breastmnist or phantom.
+        kind: What the tables' rows call it: real or simulated.
+    """
+
+    data: ImageSet
+    name: str
+    kind: str
+
+
+def images_at_hand() -> AtHand:
+    """Load the real images, or where there are none the simulated ones."""
+    data = load_images("breast")
+    return AtHand(data, *(("phantom", "simulated") if data.simulated else ("breastmnist", "real")))
 
 
 @cache  # the runs of a grid share their images; finding near copies takes as long as a training
@@ -40,14 +61,55 @@ def shifted(shift: str) -> Split:
     return load_images("phantom", shift_test=shift, progress=False).test
 
 
-def scores(model: nn.Module, part: Split, size: int) -> dict[str, float]:
-    """Return AUC, accuracy, loss and calibration error of a network on a part."""
+def scores(model: nn.Module, part: Split, size: int, *, with_probs: bool = False) -> dict[str, Any]:
+    """Return AUC, accuracy, loss and calibration error of a network on a part.
+
+    Args:
+        model: A classifier.
+        part: Images with labels.
+        size: Side in pixels at which the network sees the images.
+        with_probs: Whether to add `probs`, the probabilities of class 0 in the images' order.
+    """
     probs = predict(model, part.images, size=size)
+    kept = {"probs": [round(float(p), 6) for p in probs[:, 0]]} if with_probs else {}
     return {
         "auc": metrics.auc(part.labels, probs),
         "accuracy": metrics.accuracy(part.labels, probs),
         "loss": metrics.log_loss(part.labels, probs),
         "calibration_error": metrics.calibration_error(part.labels, probs),
+        **kept,
+    }
+
+
+def run_row(
+    model: nn.Module,
+    data: ImageSet,
+    size: int,
+    measured: Mapping[str, float],
+    *,
+    test: bool,
+    with_probs: bool = False,
+) -> dict[str, Any]:
+    """Return what a run of a grid says of a trained network.
+
+    Args:
+        model: A trained classifier.
+        data: The set whose training part it was trained on.
+        size: Side in pixels at which the network sees the images.
+        measured: Further columns, behind the number of training images.
+        test: Whether to open the test images; a run that chooses rates leaves them shut.
+        with_probs: As `scores` takes it, of the test images.
+
+    Returns:
+        `train_images`, what was measured, `val_auc`, `val_loss`, and the test images' scores.
+    """
+    validated = scores(model, data.val, size)
+    return {
+        "train_images": len(data.train),
+        **measured,
+        "val_auc": validated["auc"],
+        "val_loss": validated["loss"],
+        **(scores(model, data.test, size, with_probs=with_probs) if test else {}),
     }
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 from torch.optim import AdamW
 from tqdm import tqdm
 
+from studies.images import images_at_hand
 from tlcourse import plots
 from tlcourse.backbones import load_backbone
-from tlcourse.datasets import ImageSet, load_images
+from tlcourse.datasets import ImageSet
 from tlcourse.metrics import accuracy, auc, mean_interval
 from tlcourse.optim import warmup_cosine
 from tlcourse.results import load_table, save_table
@@ -25,12 +26,13 @@ STARTS = {"pretrained": "imagenet", "scratch": None}
 
 def publish() -> list[Path]:
     """Measure on the images at hand; redraw the README's picture once both tables exist."""
-    data = load_images("breast")
+    data, name, kind = images_at_hand()
     jobs = [(start, seed) for start in STARTS for seed in SEEDS]
     rows = [run(data, start, seed) for start, seed in tqdm(jobs, desc="lesson 00")]
-    name = "phantom" if data.simulated else "breastmnist"
+    table = pd.DataFrame(rows)
+    table.insert(0, "images", kind)
     path = save_table(
-        pd.DataFrame(rows),
+        table,
         f"00_first_result_{name}",
         command="python -m tools.publish_results 00",
         note=f"MobileNetV2 on {data.name} ({data.partition} split, {len(data.train)} training "
@@ -52,7 +54,6 @@ def run(data: ImageSet, start: str, seed: int) -> dict[str, object]:
     )  # fmt: skip
     probs = predict(model, data.test.images, size=96)
     return {
-        "images": "simulated" if data.simulated else "real",
         "start": start,
         "seed": seed,
         "auc": auc(data.test.labels, probs),

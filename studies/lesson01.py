@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from studies.images import images_at_hand
 from tlcourse.backbones import load_backbone
-from tlcourse.datasets import Split, load_images
+from tlcourse.datasets import Split
 from tlcourse.features import extract_features
 from tlcourse.features.extract import Features
 from tlcourse.features.handcrafted import classic_features
@@ -21,7 +22,7 @@ SIZES = (50, 100, 200, 400, None)
 
 def publish() -> list[Path]:
     """Measure on the images at hand."""
-    data = load_images("breast")
+    data, name, kind = images_at_hand()
     features = extract(data.development)
     curves = []
     for seed in tqdm(SEEDS, desc="lesson 01"):
@@ -30,8 +31,7 @@ def publish() -> list[Path]:
             progress=False,
         )  # fmt: skip
         curves.append(fold_means(curve).assign(seed=seed))
-    table = pd.concat(curves).assign(set="simulated" if data.simulated else "real")
-    name = "phantom" if data.simulated else "breastmnist"
+    table = pd.concat(curves).assign(set=kind)
     path = save_table(
         table[["set", "method", "images", "seed", "fold", "auc"]],
         f"01_learning_curves_{name}",

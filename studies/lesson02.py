@@ -8,11 +8,12 @@ import pandas as pd
 from torch import nn
 from tqdm import tqdm
 
+from studies.images import images_at_hand
 from tlcourse.backbones import load_backbone
-from tlcourse.datasets import ImageSet, Split, grouped_folds, load_images
+from tlcourse.datasets import ImageSet, Split, grouped_folds
 from tlcourse.datasets.toy import edge_orientations, texture_patches
-from tlcourse.features import stage_features
-from tlcourse.features.layerwise import flat_maps, stage_scores
+from tlcourse.features import flat_maps, stage_features
+from tlcourse.features.learning_curves import stage_scores
 from tlcourse.freezing import snapshot
 from tlcourse.results import save_table
 from tlcourse.similarity import cka_by_stage, drift_by_stage
@@ -28,11 +29,10 @@ COMPARED = 100
 
 def publish() -> list[Path]:
     """Measure on the images at hand and write both tables."""
-    data = load_images("breast")
-    name = "phantom" if data.simulated else "breastmnist"
+    data, name, kind = images_at_hand()
     setting = f"MobileNetV2 at {SIZE} px, {data.name} ({data.partition} split)"
     probes = save_table(
-        probe_table(data),
+        probe_table(data, kind),
         f"02_stage_probes_{name}",
         command=COMMAND,
         note=f"{setting}; logistic regression on spatial means after each stage, AUC; {NUM_SPLITS} "
@@ -40,7 +40,7 @@ def publish() -> list[Path]:
         "draws of weights, batch-norm statistics as they come (the probe standardises)",
     )
     networks = save_table(
-        network_table(data),
+        network_table(data, kind),
         f"02_networks_{name}",
         command=COMMAND,
         note=f"{setting}; unbiased linear CKA with the pretrained network on the flattened maps "
@@ -50,7 +50,7 @@ def publish() -> list[Path]:
     return [probes, networks]
 
 
-def probe_table(data: ImageSet) -> pd.DataFrame:
+def probe_table(data: ImageSet, kind: str) -> pd.DataFrame:
     """Return scores per network, task, stage and fold."""
     tasks = {
         "edge orientation": edge_orientations(),
@@ -64,7 +64,7 @@ def probe_table(data: ImageSet) -> pd.DataFrame:
         for task, part in tasks.items():
             scores = score(model, part)
             tables.append(scores.assign(network=network, seed=seed, task=task))
-    frame = pd.concat(tables).assign(images="simulated" if data.simulated else "real")
+    frame = pd.concat(tables).assign(images=kind)
     return frame[["images", "network", "seed", "task", "stage", "fold", "score", "chance"]]
 
 
@@ -80,7 +80,7 @@ def random_network(seed: int) -> nn.Module:
     return load_backbone(weights=None, num_classes=2, seed=seed)
 
 
-def network_table(data: ImageSet) -> pd.DataFrame:
+def network_table(data: ImageSet, kind: str) -> pd.DataFrame:
     """Return CKA and drift per network, seed and stage."""
     images = data.train.subset(COMPARED).images
     before = flat_maps(load_backbone(), images, size=SIZE)
@@ -96,5 +96,5 @@ def network_table(data: ImageSet) -> pd.DataFrame:
             moved = drift.get(network, pd.Series(dtype=float)).reindex(cka.index)
             pairs = pd.DataFrame({"cka": cka, "drift": moved}).rename_axis("stage").reset_index()
             rows.append(pairs.assign(network=network, seed=seed))
-    frame = pd.concat(rows).assign(images="simulated" if data.simulated else "real")
+    frame = pd.concat(rows).assign(images=kind)
     return frame[["images", "network", "seed", "stage", "cka", "drift"]]

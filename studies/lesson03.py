@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from studies.images import images_at_hand
 from tlcourse.backbones import load_backbone
-from tlcourse.datasets import load_images
 from tlcourse.features import extract_features
 from tlcourse.results import save_table
 from tlcourse.training.linear_head import compare_heads
@@ -22,12 +22,11 @@ RECIPES = {
 
 def publish() -> list[Path]:
     """Measure on the images at hand."""
-    data = load_images("breast")
+    data, name, kind = images_at_hand()
     part = data.development
     features = extract_features(load_backbone("mobilenet_v2"), part.images, size=96)
     table = compare_heads(features, part, RECIPES, splits=NUM_SPLITS, with_probe=True)
-    table.insert(0, "images", "simulated" if data.simulated else "real")
-    name = "phantom" if data.simulated else "breastmnist"
+    table.insert(0, "images", kind)
     path = save_table(
         table,
         f"03_head_only_{name}",

@@ -1,7 +1,7 @@
 """Lessons 04 and 05: nine ways to carry a network over, four sizes, several seeds, equal steps.
 
 First every way gets one of three rates, by validation loss on real images of another seed
-(`data/experiments/04_rates.toml`); then all of them run with the test images. Runs are kept in
+(`studies/04_rates.toml`); then all of them run with the test images. Runs are kept in
 `build/experiments`, so a stopped publication goes on where it was. The grids lie there too: on a
 cluster, fill the same tables ahead with `tlcourse experiments GRID.json --scheduler ADDRESS`.
 """
@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
+from studies.images import images_at_hand
 from studies.strategies import run_strategy
 from studies.working import completed
-from tlcourse.datasets import load_images
 from tlcourse.experiments import Grid
 from tlcourse.results import save_table
 
 COMMAND = "python -m tools.publish_results 04"
-FUNCTION = "tlcourse.training.strategies:run_strategy"
-RATES = Path("data") / "experiments" / "04_rates.toml"
+RATES = Path(__file__).with_name("04_rates.toml")
 SEEDS = list(range(5))
 SIZES = [50, 100, 200, None]
 OFFICIAL = ("scratch", "frozen", "cold", "warmup")
@@ -39,9 +37,7 @@ SETTING = (
 
 def publish() -> list[Path]:
     """Run what is missing on the images at hand and write the tables."""
-    torch.set_num_threads(1)  # the workers share the cores; what runs here shall not crowd them
-    data = load_images("breast")
-    name = "phantom" if data.simulated else "breastmnist"
+    data, name, _ = images_at_hand()
     rates = completed(run_strategy, Grid.from_file(RATES), "04_rates")
     chosen = choose_rates(rates)
     runs = [
@@ -92,10 +88,10 @@ def grids(rates: pd.DataFrame, chosen: Mapping[str, float], source: str) -> list
         "strategy": strategies,
     }
     if source == "phantom":
-        return [Grid({**own, "shifts": [SHIFTS]}, FUNCTION)]
+        return [Grid({**own, "shifts": [SHIFTS]})]
     few = [strategy for strategy in strategies if strategy["name"] in OFFICIAL]
     official = {**own, "images": [None], "strategy": few, "partition": ["official"]}
-    return [Grid(own, FUNCTION), Grid(official, FUNCTION)]
+    return [Grid(own), Grid(official)]
 
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from studies.full import run_fold, run_full
-from studies.images import all_images, image_set
+from studies.images import all_images, image_set, images_at_hand
 from studies.working import completed
 from tlcourse import metrics
-from tlcourse.datasets import Split, load_images
+from tlcourse.datasets import Split
 from tlcourse.experiments import Grid
 from tlcourse.results import save_table
 
@@ -44,9 +43,7 @@ SETTING = (
 
 def publish() -> list[Path]:
     """Run what is missing on the images at hand and write the tables."""
-    torch.set_num_threads(1)  # the workers share the cores; what runs here shall not crowd them
-    data = load_images("breast")
-    name = "phantom" if data.simulated else "breastmnist"
+    data, name, _ = images_at_hand()
     choice = completed(run_full, Grid(CHOICE), "06_choice")
     augment, lr = choose(choice)
     recipe: dict[str, list[Any]] = {"augment": [augment], "lr": [lr], "source": [name]}

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from studies.audit import MOST_EPOCHS, MOST_MOVING, PUBLISHED, STEPS, run_probe_step
 from studies.full import run_fold
+from studies.images import images_at_hand
 from studies.starts import run_start
 from studies.strategies import run_strategy
 from studies.working import completed
-from tlcourse.datasets import load_images
 from tlcourse.experiments import Grid
 from tlcourse.results import load_table, save_table
 from tlcourse.training.strategies import STRATEGIES
@@ -51,10 +50,7 @@ ALIKE = (
 
 def publish() -> list[Path]:
     """Run what is missing on the images at hand and write the tables."""
-    torch.set_num_threads(1)  # the workers share the cores; what runs here shall not crowd them
-    data = load_images("breast")
-    name = "phantom" if data.simulated else "breastmnist"
-    kind = "simulated" if data.simulated else "real"
+    data, name, kind = images_at_hand()
     tables = [
         _save(_starts(name), f"07_starts_{name}", kind, f"{ALIKE}; {name}, test scores; rates by "
               "validation loss on 200 real images, one run each; imagenet and scratch: cold and "

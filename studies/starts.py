@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from studies.images import image_set, scores
+from studies.images import image_set, run_row
 from tlcourse.backbones.architectures import head
 from tlcourse.backbones.factory import load_backbone
 from tlcourse.runtime import seeded
@@ -136,11 +136,4 @@ def run_start(
     began = time.perf_counter()
     train_by(strategy, model, part, lr=lr, steps=steps, size=size, seed=seed)
     seconds = time.perf_counter() - began
-    validated = scores(model, data.val, size)
-    return {
-        "train_images": len(part.train),
-        "train_seconds": seconds,
-        "val_auc": validated["auc"],
-        "val_loss": validated["loss"],
-        **(scores(model, data.test, size) if test else {}),
-    }
+    return run_row(model, part, size, {"train_seconds": seconds}, test=test)

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from studies.images import image_set, other_scores, scores
+from studies.images import image_set, other_scores, run_row
 from tlcourse.backbones.factory import load_backbone
-from tlcourse.features.layerwise import flat_maps
+from tlcourse.features import flat_maps
 from tlcourse.freezing.freeze import freeze
 from tlcourse.freezing.report import snapshot
 from tlcourse.similarity import cka_by_stage, drift_by_stage
@@ -80,14 +80,9 @@ def run_strategy(
     history = train_by(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
     trained = time.perf_counter() - started
     cka = cka_by_stage(maps, flat_maps(model, seen, size=size))
-    validated = scores(model, data.val, size)
+    measured = {"train_seconds": trained, "steps": len(history.steps)}
     return {
-        "train_images": len(part.train),
-        "train_seconds": trained,
-        "steps": len(history.steps),
-        "val_auc": validated["auc"],
-        "val_loss": validated["loss"],
-        **(scores(model, data.test, size) if test else {}),
+        **run_row(model, part, size, measured, test=test),
         **(other_scores(model, data.test, shifts, corruptions, size) if test else {}),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from tlcourse.experiments import Grid, read_runs, run_grid
 from tlcourse.experiments.workers import Function
@@ -17,14 +18,15 @@ WORKING = Path("build") / "experiments"
 def completed(function: Function, grid: Grid, name: str) -> pd.DataFrame:
     """Return a row per run, of which only the missing ones are made.
 
-    Beside their table lies the grid as a file, so that `tlcourse experiments` on another machine
-    can make a part of the runs.
+    Every run has one thread, in this process as in a worker. Beside their table lies the grid as a
+    file, so that `tlcourse experiments` on another machine can make a part of the runs.
 
     Args:
         function: Makes a run, importable by its name.
         grid: All runs.
         name: Of the table; grids may share one.
     """
+    torch.set_num_threads(1)  # published seconds are those of one thread
     WORKING.mkdir(parents=True, exist_ok=True)
     table = WORKING / f"{name}.jsonl"
     named = f"{function.__module__}:{function.__qualname__}"

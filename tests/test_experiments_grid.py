@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,25 @@ def test_a_module_that_fails_on_import_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ImportError, match="ZeroDivisionError: division by zero"):
         load_function("broken_strategies:run")
+
+
+def test_a_function_beside_the_working_folder_is_found_by_the_command(tmp_path):
+    # As an installed command runs: unlike python -m, it does not look into the working folder.
+    (tmp_path / "my_study.py").write_text("def run(seed):\n    return {'auc': seed / 2}\n")
+    grid = written(tmp_path, 'function = "my_study:run"\n[factors]\nseed = [0, 1]\n')
+    code = "import sys; from tlcourse.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "experiments", grid.name]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "2 of 2 runs" in made.stdout
+    apart = [*command, "--out", "again.jsonl", "--workers", "2"]
+    made = subprocess.run(apart, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, "processes find it too: " + made.stderr
+
+
+def test_the_working_folder_hides_no_installed_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "colorsys.py").write_text("def rgb_to_hsv():\n    return 'mine'\n")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    assert load_function("colorsys:rgb_to_hsv")(0, 0, 0) == (0, 0, 0)

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from studies import lesson04
-from tlcourse.experiments import Grid, read_runs, run_grid
+from studies.strategies import run_strategy
+from tlcourse.experiments import Grid, load_function, read_runs, run_grid
 
 STRATEGIES = [{"name": "cold"}, {"name": "frozen", "freeze": True}]
 
@@ -33,6 +34,10 @@ def test_the_grids_hold_the_chosen_rates_and_no_seed_that_chose_them():
     assert {run["partition"] for run in official.runs()} == {"official"}
     (simulated,) = lesson04.grids(rates(), {"cold": 0.1, "frozen": 0.3}, "phantom")
     assert {tuple(run["shifts"]) for run in simulated.runs()} == {tuple(lesson04.SHIFTS)}
+
+
+def test_the_file_of_rates_names_the_function_that_makes_its_runs():
+    assert load_function(Grid.from_file(lesson04.RATES).function) is run_strategy
 
 
 def test_the_rates_are_chosen_by_runs_that_leave_the_test_images_shut():

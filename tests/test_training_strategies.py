@@ -23,7 +23,7 @@ from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
 from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to, get_strategy
 
-GRIDS = sorted((Path(__file__).parents[1] / "data" / "experiments").glob("*.toml"))
+GRIDS = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 WRITTEN = {
     entry["name"]: entry
     for grid in GRIDS
@@ -59,7 +59,7 @@ def test_the_written_grids_hold_the_nine_strategies():
     assert GRIDS
     assert tuple(WRITTEN) == NAMES
     for path in GRIDS:
-        assert Grid.from_file(path).function == "tlcourse.training.strategies:run_strategy"
+        assert Grid.from_file(path).function == "studies.strategies:run_strategy"
 
 
 def test_the_package_has_the_nine_that_the_grids_hold():

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -176,6 +177,9 @@ def _parse(path: Path) -> Any:
 def load_function(name: str) -> Callable[..., Any]:
     """Import what `name` stands for.
 
+    The working folder is searched too, after what is installed; it stays on `sys.path`, because
+    worker processes look the function up as well.
+
     Args:
         name: Module and function, as `"package.module:name"`.
 
@@ -189,6 +193,9 @@ def load_function(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute.isidentifier():
         raise ValueError(f'expected a function as "package.module:name", got {name!r}')
+    # An installed command has its own folder there in place of the working one.
+    if not {"", here := str(Path.cwd())} & set(sys.path):
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
