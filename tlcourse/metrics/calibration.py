@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from tlcourse.metrics.scores import check_predictions
+from tlcourse.metrics.scores import check_predictions, one_against_rest
 
 _NONE_FITS = "no temperature fits: {} is always better; leave the probabilities as they are"
 
@@ -76,6 +76,21 @@ def apply_temperature(probs: ArrayLike, t: float) -> NDArray[np.float64]:
         return np.asarray(special.softmax(np.log(probs) / t, axis=1))
 
 
+def calibration_error(labels: ArrayLike, probs: ArrayLike, *, bins: int = 10) -> float:
+    """Return the expected calibration error (Guo et al. 2017), from 0 (honest) to 1.
+
+    Answers are sorted into `bins` of equal width by their confidence; the error is the mean gap
+    between confidence and share right, weighted by the images in each bin.
+
+    >>> round(calibration_error([0, 1], [[0.9, 0.1], [0.9, 0.1]]), 2)
+    0.4
+    """
+    table = reliability(labels, probs, bins)
+    shares = table["images"] / table["images"].sum()
+    gaps = (table["confidence"] - table["observed"]).abs() * shares
+    return float(np.sum(gaps.to_numpy()))
+
+
 def reliability(
     labels: ArrayLike,
     probs: ArrayLike,
@@ -107,13 +122,13 @@ def reliability(
     >>> table[["confidence", "observed", "images"]].round(2).to_dict("records")[-1]
     {'confidence': 0.9, 'observed': 0.67, 'images': 3}
     """
-    labels, probs = check_predictions(labels, probs)
     if bins < 1:
         raise ValueError(f"expected one bin or more, got bins={bins}")
-    if positive is not None and not 0 <= positive < probs.shape[1]:
-        raise ValueError(f"positive must name a class in 0..{probs.shape[1] - 1}, got {positive}")
-    said = probs.max(axis=1) if positive is None else probs[:, positive]
-    true = labels == (probs.argmax(axis=1) if positive is None else positive)
+    if positive is None:
+        labels, probs = check_predictions(labels, probs)
+        said, true = probs.max(axis=1), labels == probs.argmax(axis=1)
+    else:
+        true, said = one_against_rest(labels, probs, positive)
     which = np.minimum((said * bins).astype(int), bins - 1)
     rows = []
     for b in np.unique(which):

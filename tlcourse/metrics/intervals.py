@@ -1,4 +1,4 @@
-"""Say how sure a score is: over runs, over folds, over resampled images."""
+"""Say how sure a score is: over runs, folds, resampled images, and under shifts of the images."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ def mean_interval(values: Sequence[float] | NDArray[np.float64], level: float = 
     runs = np.asarray(values, dtype=float)
     if runs.ndim != 1 or len(runs) < 2:
         raise ValueError(f"an interval needs two runs or more, got {runs.size}")
-    spread = stats.t.ppf((1 + level) / 2, len(runs) - 1) * stats.sem(runs)
-    return Interval(float(runs.mean()), float(runs.mean() - spread), float(runs.mean() + spread))
+    return _t_interval(runs, float(stats.sem(runs)), level)
 
 
 def paired_mean_interval(
@@ -70,9 +69,7 @@ def paired_mean_interval(
     >>> print(paired_mean_interval([0.9, 0.8, 0.85], [0.8, 0.7, 0.75]))
     0.100 [0.100, 0.100]
     """
-    if len(first) != len(second):
-        raise ValueError(f"runs must pair up, got {len(first)} and {len(second)}")
-    return mean_interval(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), level)
+    return mean_interval(_differences(first, second), level)
 
 
 def fold_interval(
@@ -100,19 +97,25 @@ def fold_interval(
     >>> print(fold_interval([0.9, 0.8, 0.7, 0.8, 0.8], [0.7, 0.7, 0.6, 0.6, 0.7], folds=5))
     0.140 [0.038, 0.242]
     """
-    runs = np.asarray(first, dtype=float)
-    if second is not None:
-        others = np.asarray(second, dtype=float)
-        if others.shape != runs.shape:
-            raise ValueError(f"runs must pair up, got {runs.size} and {others.size}")
-        runs = runs - others
+    runs = np.asarray(first, dtype=float) if second is None else _differences(first, second)
     if folds < 2 or runs.ndim != 1 or not runs.size or runs.size % folds:
         raise ValueError(
             f"expected {folds} scores for each dealing into folds, and two folds or more, got "
             f"{runs.size}: average first over what shares a fold, such as subsets"
         )
     error = runs.std(ddof=1) * np.sqrt(1 / len(runs) + 1 / (folds - 1))
-    spread = float(stats.t.ppf((1 + level) / 2, len(runs) - 1) * error)
+    return _t_interval(runs, float(error), level)
+
+
+def _differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    ones, others = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if ones.shape != others.shape:
+        raise ValueError(f"runs must pair up, got {ones.size} and {others.size}")
+    return np.asarray(ones - others)
+
+
+def _t_interval(runs: NDArray[np.float64], error: float, level: float) -> Interval:
+    spread = stats.t.ppf((1 + level) / 2, len(runs) - 1) * error
     return Interval(float(runs.mean()), float(runs.mean() - spread), float(runs.mean() + spread))
 
 
@@ -152,8 +155,7 @@ def bootstrap(
     Interval(estimate=1.0, low=1.0, high=1.0)
     """
     labels, probs = check_predictions(labels, probs)
-    drawn = _resamples(labels, groups, resamples, seed)
-    draws = [metric(labels[i], probs[i]) for i in drawn]
+    draws = [metric(labels[i], probs[i]) for i in _resamples(labels, groups, resamples, seed)]
     return _percentiles(metric(labels, probs), draws, level)
 
 
@@ -225,3 +227,77 @@ def _alike(labels: NDArray[np.int64], group: NDArray[np.int64]) -> list[NDArray[
 def _percentiles(estimate: float, draws: list[float], level: float) -> Interval:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate, float(low), float(high))
+
+
+UNSHIFTED = "none"
+"""Name of the test images as they are."""
+
+
+def rows_by_shift(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per run and shift from a table with a column per shift.
+
+    Args:
+        runs: Columns `strategy`, `seed`, `auc` and one `auc_NAME` per shift, as in the tables
+            `04_strategies_*`.
+
+    Returns:
+        Columns `way`, `seed`, `shift` and `auc`; `UNSHIFTED` is the shift of plain test images.
+
+    Raises:
+        ValueError: If no column is called `auc_NAME`.
+
+    Example:
+        >>> wide = pd.DataFrame({"strategy": ["cold"], "seed": [0], "auc": [0.9]})
+        >>> wide["auc_blur"] = 0.8
+        >>> rows_by_shift(wide)["shift"].tolist()
+        ['none', 'blur']
+    """
+    scores = ["auc", *(name for name in runs.columns if name.startswith("auc_"))]
+    if len(scores) == 1:
+        raise ValueError(f"expected a column auc_NAME per shift, got {', '.join(runs.columns)}")
+    rows = runs.melt(["strategy", "seed"], scores, "shift", "auc_")
+    rows["shift"] = rows["shift"].str.removeprefix("auc").str.removeprefix("_")
+    rows["shift"] = rows["shift"].replace("", UNSHIFTED)
+    return rows.rename(columns={"strategy": "way", "auc_": "auc"})
+
+
+def shift_effects(runs: pd.DataFrame, *, reference: str) -> pd.DataFrame:
+    """Return what each way loses and keeps, as the mean over all shifts, with intervals.
+
+    Two questions with two answers: who loses least, and who is best afterwards. A way that started
+    lower can lose least and still end lowest.
+
+    Args:
+        runs: Columns `way`, `seed`, `shift` and `auc`, one row each; every way has every seed, and
+            `UNSHIFTED` is among the shifts.
+        reference: The way that the others are compared with, seed by seed.
+
+    Returns:
+        A row per way; columns `lost`, `lost_more` and `left_more` of intervals: AUC lost, AUC lost
+        beyond the reference's loss, AUC afterwards beyond the reference's.
+
+    Raises:
+        ValueError: If the reference or the unshifted scores are missing, or a way lacks a score.
+
+    Example:
+        >>> rows = [(strategy, seed, shift, auc - 0.01 * seed * (shift == "blur"))
+        ...         for strategy, auc in (("cold", 0.9), ("frozen", 0.8))
+        ...         for seed in (0, 1) for shift in ("none", "blur")]
+        >>> runs = pd.DataFrame(rows, columns=["way", "seed", "shift", "auc"])
+        >>> round(shift_effects(runs, reference="frozen")["left_more"]["cold"].estimate, 2)
+        0.1
+    """
+    scores = runs.pivot(index="seed", columns=["way", "shift"], values="auc")
+    ways = list(dict.fromkeys(runs["way"]))
+    if reference not in ways:
+        raise ValueError(f"expected a reference among {', '.join(ways)}, got {reference!r}")
+    if scores.isna().any(axis=None) or any((way, UNSHIFTED) not in scores for way in ways):
+        raise ValueError(f"expected a score per way, seed and shift, {UNSHIFTED!r} among them")
+    after = {way: scores[way].drop(columns=UNSHIFTED).mean(axis=1) for way in ways}
+    lost = {way: scores[way][UNSHIFTED] - after[way] for way in ways}
+    columns = {
+        "lost": [mean_interval(lost[way]) for way in ways],
+        "lost_more": [paired_mean_interval(lost[way], lost[reference]) for way in ways],
+        "left_more": [paired_mean_interval(after[way], after[reference]) for way in ways],
+    }
+    return pd.DataFrame(columns, index=pd.Index(ways, name="way"))

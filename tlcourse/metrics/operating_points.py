@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tlcourse.metrics.curves import one_against_rest, roc_points
-from tlcourse.metrics.scores import check_predictions
+from tlcourse.metrics.scores import check_predictions, one_against_rest, roc_points
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class OperatingPoint:
     >>> point = OperatingPoint(0.5, positive=0, found=18, missed=2, alarms=9, cleared=81)
     >>> print(point)
     threshold 0.500: sensitivity 0.900 (18 of 20), specificity 0.900 (81 of 90)
-    >>> round(point.precision, 2), round(point.npv, 2), round(point.cost_per_image(10, 1), 3)
-    (0.67, 0.98, 0.264)
+    >>> round(point.precision, 2)
+    0.67
     """
 
     threshold: float
@@ -64,19 +63,9 @@ class OperatingPoint:
     def precision(self) -> float:
         """Share of images called ill that are (positive predictive value); NaN if none is called.
 
-        It holds for parts with the same share of ill images only, and so does `npv`.
+        It holds for parts with the same share of ill images only.
         """
         return _share(self.found, self.alarms)
-
-    @property
-    def npv(self) -> float:
-        """Share of images not called ill that are not ill; NaN if all are called ill."""
-        return _share(self.cleared, self.missed)
-
-    def cost_per_image(self, cost_missed: float, cost_alarm: float) -> float:
-        """Return the mean cost of an image; what is called rightly costs nothing."""
-        total = self.found + self.missed + self.alarms + self.cleared
-        return (self.missed * cost_missed + self.alarms * cost_alarm) / total
 
     def __str__(self) -> str:
         ill, others = self.found + self.missed, self.cleared + self.alarms
@@ -172,7 +161,7 @@ def threshold_for_cost(
 
     Returns:
         The threshold, with its `cost` per image here; judge it on another part with
-        `at_threshold(...).cost_per_image(cost_missed, cost_alarm)`.
+        `at_threshold`, whose result counts what was missed and the alarms.
 
     Raises:
         ValueError: If predictions are malformed, `labels` lack the class or everything else, or
