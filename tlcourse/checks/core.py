@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, ParamSpec, cast
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 P = ParamSpec("P")
-VERDICT_COLOURS = {"right": "#009E73", "blank": "#0072B2", "wrong": "#D55E00"}  # Okabe-Ito
 
 
 class CheckFailed(AssertionError):
@@ -33,7 +35,7 @@ class Verdict(NamedTuple):
         return f"{'✔ Right' if self.passed else '… Not answered yet. Hint'}: {self.message}"
 
     def _repr_html_(self) -> str:
-        colour = VERDICT_COLOURS["right" if self.passed else "blank"]
+        colour = "#009E73" if self.passed else "#0072B2"  # Okabe-Ito
         return (
             f'<div style="border-left:4px solid {colour};padding:4px 10px">'
             f"{html.escape(repr(self))}</div>"
@@ -127,13 +129,62 @@ def number(value: object, what: str) -> float:
     return result
 
 
-def close(value: float, expected: float, tolerance: float = 1e-3) -> bool:
-    """Tell whether `value` is `expected` up to rounding.
+def numbers(value: object, what: str, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+    """Return `value` as an array of floats, or say that `what` was expected.
 
-    >>> close(0.2692, 0.26923)
-    True
+    Args:
+        value: The answer.
+        what: What it should be, in words.
+        shape: What shape it should have; None: any.
+
+    >>> numbers([1, 2], "a number per class", (2,))
+    array([1., 2.])
     """
-    return abs(value - expected) <= tolerance * max(1.0, abs(expected))
+    try:
+        found = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise CheckFailed(f"expected {what}, got {type(value).__name__}") from None
+    fits = shape is None or found.shape == shape
+    require(fits, f"expected {what}, got an array of shape {found.shape}")
+    return found
+
+
+def close(value: ArrayLike, expected: ArrayLike) -> bool:
+    """Tell whether a number, or each of an array of the same shape, is the one expected.
+
+    Up to rounding: 0.001, or a thousandth of what is above 1.
+
+    >>> close(0.2692, 0.26923), close([1, 2], [1, 2.1])
+    (True, False)
+    """
+    found, wanted = np.asarray(value, dtype=float), np.asarray(expected, dtype=float)
+    tolerance = 1e-3 * np.maximum(1.0, abs(wanted))
+    return found.shape == wanted.shape and bool((abs(found - wanted) <= tolerance).all())
+
+
+def compare(
+    found: ArrayLike, expected: ArrayLike, message: str, *mistakes: tuple[ArrayLike, str]
+) -> None:
+    """Require a number or an array; name the mistake where a known one was made.
+
+    Args:
+        found: What the learner has.
+        expected: What is right.
+        message: What to tell whoever has neither that nor the result of a known mistake.
+        mistakes: Results of mistakes, with what to tell whoever made them.
+
+    Raises:
+        CheckFailed: If `found` is not `expected`, up to rounding.
+
+    >>> compare(0.25, 0.75, "look again", (0.25, "turned round"))
+    Traceback (most recent call last):
+    tlcourse.checks.core.CheckFailed: turned round
+    """
+    if close(found, expected):
+        return
+    for wrong, told in mistakes:
+        require(not close(found, wrong), told)
+    raise CheckFailed(message)
 
 
 def check_letters(

@@ -8,9 +8,7 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.core import CheckFailed, Verdict, blank, call, check, close, number, require
-
-LETTERS = {"m": 0, "b": 1}
+from tlcourse.checks.core import Verdict, blank, call, check, close, compare, number, require
 
 
 def compare_reading(reading: str | EllipsisType, labels: NDArray[np.int64]) -> Verdict:
@@ -26,8 +24,8 @@ def compare_reading(reading: str | EllipsisType, labels: NDArray[np.int64]) -> V
     if blank(reading):
         return Verdict(False, "write your reading in the cell above, then run this cell again")
     letters = str(reading).strip().lower()
-    if len(letters) != len(labels) or set(letters) - set(LETTERS):
-        raise CheckFailed(f"expected {len(labels)} letters, each m or b, got {reading!r}")
+    known = len(letters) == len(labels) and set(letters) <= set("mb")
+    require(known, f"expected {len(labels)} letters, each m or b, got {reading!r}")
     right = sum(a == b for a, b in zip(letters, truth, strict=True))
     return Verdict(
         True,
@@ -63,16 +61,11 @@ def check_auc_by_pairs(function: Callable[[Sequence[float], Sequence[float]], fl
     for malignant, harmless, expected in PAIRS:
         value = number(call(function, malignant, harmless), "the AUC")
         require(value <= 1, "that counts pairs: divide by their number")
-        require(
-            not close(value, 1 - expected),
-            "turned round: a point is earned when the malignant score is the higher one",
-        )
-        require(
-            close(value, expected),
-            f"malignant {malignant}, harmless {harmless}: expected {expected}, got {value:.3f}",
-        )
+        turned = "turned round: a point is earned when the malignant score is the higher one"
+        told = f"malignant {malignant}, harmless {harmless}: expected {expected}, got {value:.3f}"
+        compare(value, expected, told, (1 - expected, turned))
     value = number(call(function, TIES[0], TIES[1]), "the AUC")
-    require(not close(value, 0.5), "ties are forgotten: equal scores earn one half")
-    require(not close(value, 1.0), "a tie earned a whole point: it earns one half")
-    require(close(value, TIES[2]), f"with ties expected {TIES[2]}, got {value:.3f}")
+    forgotten = (0.5, "ties are forgotten: equal scores earn one half")
+    whole = (1.0, "a tie earned a whole point: it earns one half")
+    compare(value, TIES[2], f"with ties expected {TIES[2]}, got {value:.3f}", forgotten, whole)
     return "that is the AUC, and scikit-learn's roc_auc_score gives the same, faster"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tlcourse.checks.core import call, check, number, require
+from tlcourse.checks.core import call, check, close, number, numbers, require
 
 Rows = NDArray[np.float64]
 
@@ -24,7 +24,10 @@ def check_standardise(function: Callable[..., Any]) -> str:
         isinstance(answer, tuple | list) and len(answer) == 2,
         "return two arrays, the training rows first: return scaled_train, scaled_held_out",
     )
-    first, second = (_rows(a, shape) for a, shape in zip(answer, (40, 20), strict=True))
+    first, second = (
+        numbers(rows, f"{count} rows of 3", (count, 3))
+        for rows, count in zip(answer, (40, 20), strict=True)
+    )
     both = np.concatenate([train, held_out])
     require(
         not _same(first, second, train, held_out, both),
@@ -32,12 +35,12 @@ def check_standardise(function: Callable[..., Any]) -> str:
         "the training. Take them from train_rows alone",
     )
     require(
-        not np.allclose(second, _scaled(held_out, held_out)),
+        not close(second, _scaled(held_out, held_out)),
         "the held-out rows are scaled by their own mean and spread: then a lone patient could not "
         "be judged. Use those of train_rows for both",
     )
     require(
-        not np.allclose(first, (train - train.mean()) / train.std()),
+        not close(first, (train - train.mean()) / train.std()),
         "one mean for all columns: give each feature its own, with axis=0",
     )
     require(
@@ -92,20 +95,10 @@ def check_baseline(answer: str, scores: Mapping[str, float]) -> str:
     return f"{best}: who claims a gain compares with the strongest version of the other side"
 
 
-def _rows(value: ArrayLike, count: int) -> Rows:
-    rows = np.asarray(value, dtype=float)
-    require(
-        rows.shape == (count, 3), f"expected {count} rows of 3, got an array of shape {rows.shape}"
-    )
-    return rows
-
-
 def _scaled(rows: Rows, by: Rows, ddof: int = 0) -> Rows:
     scaled: Rows = (rows - by.mean(axis=0)) / by.std(axis=0, ddof=ddof)
     return scaled
 
 
 def _same(first: Rows, second: Rows, train: Rows, held_out: Rows, by: Rows, ddof: int = 0) -> bool:
-    return np.allclose(first, _scaled(train, by, ddof)) and np.allclose(
-        second, _scaled(held_out, by, ddof)
-    )
+    return close(first, _scaled(train, by, ddof)) and close(second, _scaled(held_out, by, ddof))

@@ -58,20 +58,15 @@ def check_cka(function: Callable[..., Any]) -> str:
     y = x[:, :3] @ rng.normal(size=(3, 4)) + rng.normal(size=(40, 4)) + 2
     value = number(call(function, x.copy(), y.copy()), "the CKA")
     expected = linear_cka(x, y, unbiased=False)
-    require(not close(value, _plain(x, y)), "the columns are not centred: take their means off")
+    require(not close(value, _ratio(x, y)), "the columns are not centred: take their means off")
     rows = [table - table.mean(axis=1, keepdims=True) for table in (x, y)]
-    require(not close(value, _plain(*rows)), "rows were centred: use mean(axis=0), over images")
-    require(not close(value, _unsquared(x, y)), "the upper norm must be squared")
+    require(not close(value, _ratio(*rows)), "rows were centred: use mean(axis=0), over images")
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    require(not close(value, _ratio(x, y, power=1)), "the upper norm must be squared")
     require(close(value, expected), f"expected {expected:.4f} on a test table, got {value:.4f}")
     return "the package's linear_cka also corrects the bias of few images, and agrees otherwise"
 
 
-def _plain(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def _ratio(x: NDArray[np.float64], y: NDArray[np.float64], power: int = 2) -> float:
     own = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(x.T @ y) ** 2 / own)
-
-
-def _unsquared(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    own = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(x.T @ y) / own)
+    return float(np.linalg.norm(x.T @ y) ** power / own)

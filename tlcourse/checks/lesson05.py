@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from tlcourse.checks.core import CheckFailed, call, check, close, number, require
+from tlcourse.checks.core import CheckFailed, call, check, close, compare, number, require
 
 STAGES = ["stem", "stage1", "stage2", "head"]
 
@@ -20,30 +20,24 @@ def check_rates_by_decay(
 ) -> str:
     """Check a function that lets the rates shrink from the head down."""
     rates = _rates(call(function, list(STAGES), 0.8, 0.5))
-    expected = {"stem": 0.1, "stage1": 0.2, "stage2": 0.4, "head": 0.8}
-    mistakes = {
-        "upside down: the stem got the head's rate. Count the depth from the last name": (
-            dict(zip(STAGES, [0.8, 0.4, 0.2, 0.1], strict=True))
+    expected = dict(zip(STAGES, [0.1, 0.2, 0.4, 0.8], strict=True))
+    told = f"head_lr 0.8, decay 0.5: expected {expected}, got {rates}"
+    require(set(rates) == set(STAGES), told)
+    depth = "each rate is decay TIMES the one above"
+    compare(
+        [rates[name] for name in STAGES],
+        list(expected.values()),
+        told,
+        (
+            [0.8, 0.4, 0.2, 0.1],
+            "upside down: the stem got the rate of the head, the last name",
         ),
-        "the head itself was multiplied, too: it keeps head_lr, the stage below is the first": (
-            {name: rate / 2 for name, rate in expected.items()}
-        ),
-        "every stage below the head has the same rate: multiply once more for each stage down": (
-            {**dict.fromkeys(STAGES, 0.4), "head": 0.8}
-        ),
-        "divided instead of multiplied: the rates grow towards the stem": (
-            dict(zip(STAGES, [6.4, 3.2, 1.6, 0.8], strict=True))
-        ),
-        "the same amount was subtracted each time: each rate is decay TIMES the one above": (
-            dict(zip(STAGES, [-0.7, -0.2, 0.3, 0.8], strict=True))
-        ),
-        "added instead of multiplied: each rate is decay TIMES the one above": (
-            dict(zip(STAGES, [2.3, 1.8, 1.3, 0.8], strict=True))
-        ),
-    }
-    for message, wrong in mistakes.items():
-        require(not _alike(rates, wrong), message)
-    require(_alike(rates, expected), f"head_lr 0.8, decay 0.5: expected {expected}, got {rates}")
+        ([0.05, 0.1, 0.2, 0.4], "the head itself was multiplied, too: it keeps head_lr"),
+        ([0.4, 0.4, 0.4, 0.8], "the same rate below the head: multiply once more for each stage"),
+        ([6.4, 3.2, 1.6, 0.8], "divided instead of multiplied: the rates grow towards the stem"),
+        ([-0.7, -0.2, 0.3, 0.8], f"the same amount was subtracted each time: {depth}"),
+        ([2.3, 1.8, 1.3, 0.8], f"added instead of multiplied: {depth}"),
+    )
     longer = _rates(call(function, ["a", "b", "c", "d", "e"], 1.0, 0.1))
     require(
         set(longer) == set("abcde") and close(longer["a"] * 1e4, 1),
@@ -56,12 +50,6 @@ def _rates(answer: object) -> dict[str, float]:
     if not isinstance(answer, Mapping):
         raise CheckFailed(f"expected a dict from name to rate, got {type(answer).__name__}")
     return {str(name): number(rate, f"the rate of {name}") for name, rate in answer.items()}
-
-
-def _alike(rates: Mapping[str, float], expected: Mapping[str, float]) -> bool:
-    return set(rates) == set(expected) and all(
-        close(rates[name], rate, 1e-6) for name, rate in expected.items()
-    )
 
 
 @check("collect id(p) of every p in every group['params'], then look which names are not there")

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcourse.checks.core import CheckFailed, call, check, require
+from tlcourse.checks.core import CheckFailed, call, check, compare, numbers, require
 
 PublishedScore = tuple[float, int, int]
 """Accuracy in points, images of the largest class, images in all."""
@@ -64,27 +64,26 @@ def _check_pairs(pairs: list[tuple[int, int]]) -> None:
 def check_by_halves(function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> str:
     """Check features that keep the side: means of the left and of the right half of each map."""
     maps = np.random.default_rng(0).normal(size=(3, 5, 4, 6)).astype(np.float32)
-    answer = np.asarray(call(function, maps))
+    answer = numbers(call(function, maps), "an array of features, a row per image")
     left, right = maps[..., :3].mean(axis=(2, 3)), maps[..., 3:].mean(axis=(2, 3))
     _check_half_shapes(answer, left)
     upper, lower = maps[:, :, :2].mean(axis=(2, 3)), maps[:, :, 2:].mean(axis=(2, 3))
-    require(
-        not np.allclose(answer, np.hstack([upper, lower]), atol=1e-5),
-        "that halves the rows, so it tells above from below: the columns are the last axis",
-    )
-    require(
-        not np.allclose(answer, np.hstack([right, left]), atol=1e-5),
-        "the halves are exchanged: the left one, the first columns, comes first",
-    )
-    require(
-        np.allclose(answer, np.hstack([left, right]), atol=1e-5),
+    rows = "that halves the rows, so it tells above from below: the columns are the last axis"
+    compare(
+        answer,
+        np.hstack([left, right]),
         "the numbers are not the means of the two halves: maps[..., :width // 2] is the left one, "
         "and the mean goes over the last two axes",
+        (np.hstack([upper, lower]), rows),
+        (
+            np.hstack([right, left]),
+            "the halves are exchanged: the left one, the first columns, comes first",
+        ),
     )
     return "twice as many features, and left is no longer the same as right"
 
 
-def _check_half_shapes(answer: NDArray[np.float32], half: NDArray[np.float32]) -> None:
+def _check_half_shapes(answer: NDArray[np.float64], half: NDArray[np.float32]) -> None:
     images, channels = half.shape
     shape, wanted = answer.shape, (images, 2 * channels)
     require(

@@ -45,14 +45,11 @@ CHANGES = {
 }
 
 
-REFUSED = frozenset("BCE")
-
-
 @check("three of the five: with which of them could the two halves not be one training?")
 def check_refused(answer: str) -> str:
     """Check which second calls, by letter, are refused as another training; such as "AB"."""
     more = "what else would change the steps already made?"
-    return check_letters(answer, CHANGES, REFUSED, verdict="is let through", more=more)
+    return check_letters(answer, CHANGES, frozenset("BCE"), verdict="is let through", more=more)
 
 
 @check("images times the numbers of one image (np.prod of the shape) times 4 bytes")
