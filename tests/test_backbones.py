@@ -26,7 +26,7 @@ from tlcourse.backbones import (
     stages,
     weights_of,
 )
-from tlcourse.backbones.architectures import ARCHITECTURES
+from tlcourse.backbones.architectures import ARCHITECTURES, Architecture
 
 GIANT = 150e6  # parameters; above it the forward runs on the meta device, which only tells shapes
 FILLERS = (
@@ -479,3 +479,39 @@ def test_loading_does_not_hash_or_fetch_a_file_that_is_there(tmp_path, monkeypat
     assert not digest.called
     assert torch.equal(model.features[0].weight, wanted.features[0].weight)
     assert head(model).out_channels == 2
+
+
+class OwnNetwork(nn.Module):
+    """A network that torchvision does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, images):
+        return self.fc(self.pool(self.body(self.stem(images))).flatten(1))
+
+
+def test_a_network_of_ones_own_takes_one_entry(monkeypatch):
+    model = OwnNetwork()
+    with pytest.raises(UnsupportedModel, match="got OwnNetwork"):
+        stages(model)
+    own = Architecture("stem", head="fc", containers=("body",), minimum=1)
+    monkeypatch.setitem(ARCHITECTURES, OwnNetwork, own)
+    model.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"
+    parts = {name: [root for root, _ in stage.roots] for name, stage in stages(model).items()}
+    assert parts == {
+        "stem": ["stem"],
+        "stage1": ["body.0", "body.1"],
+        "stage2": ["body.2"],
+        "head": ["pool", "fc"],
+    }
+    assert head(replace_head(model, 2)).out_features == 2
+    assert preprocess(model, np.zeros((1, 28, 28), np.uint8), 32).shape == (1, 3, 32, 32)

@@ -170,15 +170,13 @@ def test_grey_and_colour_images_agree(mobilenet, images):
 
 
 def test_images_stand_as_floats_one_batch_at_a_time(mobilenet, images, monkeypatch):
-    import tlcourse.observe
-
     counts = []
 
     def counting(model, batch, size):
         counts.append(len(batch))
         return preprocess(model, batch, size)
 
-    monkeypatch.setattr(tlcourse.observe, "preprocess", counting)
+    monkeypatch.setattr("tlcourse.backbones.hooks.preprocess", counting)
     extract_features(mobilenet, images, size=32, batch_size=3, progress=False)
     assert counts == [3, 3, 1]
 

@@ -5,7 +5,8 @@ from torchvision.models import resnet18
 
 from tlcourse.datasets import grouped_folds
 from tlcourse.datasets.toy import edge_orientations, photograph, texture_patches
-from tlcourse.features.layerwise import flat_maps, stage_scores
+from tlcourse.features import flat_maps
+from tlcourse.features.learning_curves import stage_scores
 
 
 def test_a_noiseless_edge_lies_as_its_label_says():

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -13,7 +11,6 @@ STEPS = 12
 OPTIMIZERS = [torch.optim.SGD, torch.optim.AdamW]
 SCHEDULERS = {
     "warmup_cosine": lambda o: optim.warmup_cosine(o, STEPS, 4),
-    "slanted_triangular": lambda o: optim.slanted_triangular(o, STEPS),
     "constant": lambda o: optim.constant(o, STEPS, 4),
     "StepLR": lambda o: lr_scheduler.StepLR(o, step_size=4, gamma=0.1),
     "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS),
@@ -77,30 +74,6 @@ def test_warmup_takes_a_tenth_unless_told():
     assert seen.index(max(seen)) == 10
 
 
-def test_slanted_triangular_is_the_papers_formula():
-    total, cut_frac, ratio, lr = 200, 0.1, 32, 0.01
-    optimizer = one_parameter(lr=lr)
-    seen = rates_of(optim.slanted_triangular(optimizer, total), optimizer, total)
-    cut = math.floor(total * cut_frac)
-    for t, rate in enumerate(seen):
-        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
-        assert rate == pytest.approx(lr * (1 + p * (ratio - 1)) / ratio)
-
-
-@pytest.mark.parametrize("total", [1, 2, 9, 19, 101])
-def test_slanted_triangular_never_leaves_its_range(total):
-    optimizer = one_parameter()
-    seen = rates_of(optim.slanted_triangular(optimizer, total), optimizer, total + 5)
-    assert all(1 / 32 - 1e-12 <= rate <= 1 for rate in seen)
-
-
-def test_slanted_triangular_can_start_at_zero():
-    optimizer = one_parameter()
-    seen = rates_of(optim.slanted_triangular(optimizer, 50, ratio=math.inf), optimizer, 50)
-    assert seen[0] == 0.0
-    assert max(seen) == 1.0
-
-
 def test_constant_with_and_without_warmup():
     optimizer = one_parameter()
     assert set(rates_of(optim.constant(optimizer, 5), optimizer, 5)) == {1.0}
@@ -116,12 +89,6 @@ def test_impossible_steps_are_refused(schedule):
         schedule(one_parameter(), 10, -1)
     with pytest.raises(ValueError, match="total_steps of at least 1, got 0"):
         schedule(one_parameter(), 0, 0)
-
-
-@pytest.mark.parametrize("options", [{"cut_frac": 0}, {"cut_frac": 1}, {"ratio": 0.5}])
-def test_impossible_slants_are_refused(options):
-    with pytest.raises(ValueError, match="cut_frac"):
-        optim.slanted_triangular(one_parameter(), 10, **options)
 
 
 def steps_of(model, optimizer, scheduler):

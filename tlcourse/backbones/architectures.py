@@ -24,6 +24,7 @@ class Architecture:
         fixed: Whether each unit after the stem is a stage, whatever its stride (a ResNet whose
             strides were replaced by dilation keeps its four stages).
         auxiliary: Attributes of auxiliary classifiers, used in training from scratch.
+        containers: Attributes whose children are the blocks; other attributes are blocks.
         minimum: Smallest side in pixels that the forward takes, where torchvision's own figure
             is none of that: for Swin it is the size it was trained at.
     """
@@ -34,6 +35,7 @@ class Architecture:
     hidden: bool = False
     fixed: bool = False
     auxiliary: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ("features", "layers", "trunk_output", "blocks")
     minimum: int | None = None
 
 
@@ -58,6 +60,9 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
         "encoder.dropout", head="heads", layout="NLC", hidden=True
     ),
 }
+"""By class. A class of one's own takes one entry more, `ARCHITECTURES[Net] = Architecture("stem",
+head="fc", containers=("body",), minimum=32)`, and, on each network, the name of the weights whose
+preprocessing it wants: `net.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"`."""
 
 
 def architecture_of(model: nn.Module) -> Architecture:

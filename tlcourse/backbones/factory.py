@@ -95,21 +95,16 @@ def replace_head(model: nn.Module, num_classes: int, *, seed: int = 0) -> nn.Mod
     if isinstance(num_classes, bool) or not isinstance(num_classes, Integral) or num_classes < 1:
         raise ValueError(f"expected num_classes as a whole number from 1 up, got {num_classes!r}")
     path, old = head_name(model), head(model)
+    bias = old.bias is not None
     with seeded(seed):
-        new = _untrained_like(old, num_classes)
+        new: nn.Module = (
+            nn.Linear(old.in_features, num_classes, bias=bias)
+            if isinstance(old, nn.Linear)
+            else nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=bias)
+        )
     owner, _, attribute = path.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, new.train(model.training))
+    setattr(model.get_submodule(owner), attribute, new.to(old.weight).train(model.training))
     if hasattr(model, "num_classes"):
         setattr(model, "num_classes", num_classes)  # noqa: B010
     _drop_auxiliary(model)
     return model
-
-
-def _untrained_like(old: nn.Linear | nn.Conv2d, num_classes: int) -> nn.Linear | nn.Conv2d:
-    bias = old.bias is not None
-    device, dtype = old.weight.device, old.weight.dtype
-    if isinstance(old, nn.Linear):
-        new: nn.Linear | nn.Conv2d = nn.Linear(old.in_features, num_classes, bias=bias)
-    else:
-        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=bias)
-    return new.to(device=device, dtype=dtype)

@@ -97,7 +97,6 @@ class Stage:
         return f"Stage({self.name!r}: {count:,} parameters in {names})"
 
 
-_CONTAINERS = ("features", "layers", "trunk_output", "blocks")
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _BETWEEN = (nn.AdaptiveAvgPool2d, nn.Dropout, nn.Flatten, Permute)
 _VIT_STAGES = 4
@@ -125,8 +124,14 @@ def stages(model: nn.Module) -> dict[str, Stage]:
         body = _transformer_stages(model)
     else:
         body = _convolution_stages(model, architecture)
-    body[-1] = _with_closing_norm(model, architecture, body[-1])
-    divided = {stage.name: stage for stage in [*body, *_top_stages(model, architecture)]}
+    hidden, rest = _split_classifier(model, architecture)
+    # ConvNeXt keeps a norm of its last stage in its classifier, after pooling.
+    closing = tuple(root for root in rest if isinstance(root[1], LayerNorm2d))
+    body[-1] = replace(body[-1], roots=(*body[-1].roots, *closing))
+    if hidden:
+        body.append(Stage(HIDDEN, tuple(hidden), hidden[-1][1], "NC"))
+    body.append(_head_stage(model, architecture, [root for root in rest if root not in closing]))
+    divided = {stage.name: stage for stage in body}
     _check_complete(model, divided)
     return divided
 
@@ -146,7 +151,7 @@ def _units(model: nn.Module, architecture: Architecture) -> list[NamedModule]:
     """List the blocks before the classifier in the order of the forward."""
     units: list[NamedModule] = []
     for name, child in model.named_children():
-        if name in _CONTAINERS:
+        if name in architecture.containers:
             units += [(f"{name}.{inner}", block) for inner, block in child.named_children()]
         elif name not in (architecture.head, *architecture.auxiliary) and not isinstance(
             child, _BETWEEN
@@ -204,24 +209,20 @@ def _transformer_stages(model: models.VisionTransformer) -> list[Stage]:
         ("class_token", model.class_token),
         ("encoder.pos_embedding", encoder.pos_embedding),
     )
-    divided = [Stage("stem", stem, encoder.dropout, layout, loose)]
-    for i, part in enumerate(np.array_split(range(len(blocks)), _VIT_STAGES), start=1):
-        run = tuple(blocks[j] for j in part)
-        divided.append(Stage(f"stage{i}", run, run[-1][1], layout))
-    last = divided.pop()
-    run = (*last.roots, ("encoder.ln", encoder.ln))
-    return [*divided, Stage(last.name, run, encoder.ln, layout)]
+    runs = [[blocks[j] for j in part] for part in np.array_split(range(len(blocks)), _VIT_STAGES)]
+    runs[-1].append(("encoder.ln", encoder.ln))
+    return [
+        Stage("stem", stem, encoder.dropout, layout, loose),
+        *(Stage(f"stage{i}", tuple(r), r[-1][1], layout) for i, r in enumerate(runs, start=1)),
+    ]
 
 
-def _top_stages(model: nn.Module, architecture: Architecture) -> list[Stage]:
-    """Return the stages after the features: hidden layers, if any, and the head."""
-    hidden, rest = _split_classifier(model, architecture)
+def _head_stage(model: nn.Module, architecture: Architecture, rest: list[NamedModule]) -> Stage:
+    """Return what is left of the classifier, with what stands beside it in the network."""
     between = [unit for unit in model.named_children() if isinstance(unit[1], _BETWEEN)]
     extra = [(name, getattr(model, name)) for name in architecture.auxiliary]
     roots = [*between, *(e for e in extra if e[1] is not None), *rest]
-    roots = [root for root in roots if not isinstance(root[1], LayerNorm2d)]
-    top = [Stage(HIDDEN, tuple(hidden), hidden[-1][1], "NC")] if hidden else []
-    return [*top, Stage("head", tuple(roots), model.get_submodule(architecture.head), "NC")]
+    return Stage("head", tuple(roots), model.get_submodule(architecture.head), "NC")
 
 
 def _split_classifier(
@@ -240,13 +241,6 @@ def _split_classifier(
     while at and isinstance(children[at - 1][1], nn.Dropout):
         at -= 1
     return children[:at], children[at:]
-
-
-def _with_closing_norm(model: nn.Module, architecture: Architecture, last: Stage) -> Stage:
-    """Add the norm that ConvNeXt keeps in its classifier, after pooling, to the last stage."""
-    _, rest = _split_classifier(model, architecture)
-    norms = tuple(root for root in rest if isinstance(root[1], LayerNorm2d))
-    return replace(last, roots=(*last.roots, *norms))
 
 
 def _check_complete(model: nn.Module, divided: dict[str, Stage]) -> None:

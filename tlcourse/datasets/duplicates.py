@@ -13,12 +13,10 @@ from tqdm.auto import tqdm
 
 from tlcourse.datasets.base import ImageSet, InvalidDataset, Split
 
+# At .95 pairs of BreastMNIST laid side by side plainly show one lesion (data/README.md; test images
+# linked to train or validation: 22 of 156 at .99, 39 at .97, 52 at .95, 59 at .92).
 THRESHOLD = 0.95
-"""Correlation above which two images are taken for one lesion filmed again.
-
-At .95 pairs of BreastMNIST laid side by side plainly show one lesion (data/README.md; test images
-linked to train or validation: 22 of 156 at .99, 39 at .97, 52 at .95, 59 at .92).
-"""
+"""Correlation above which two images are taken for one lesion filmed again."""
 
 BLOCK_BYTES = 64 * 2**20
 """Memory for one block of images, as float32; three such blocks are held at a time."""
@@ -174,8 +172,7 @@ class DuplicateReport:
     def crossing(self) -> dict[str, int]:
         """Per part, the number of its images whose group reaches into another part.
 
-        Groups count, not pairs alone: of BreastMNIST's 156 test images, 51 have a twin in train
-        or validation themselves and one more through another test image.
+        Groups count, not pairs alone: an image may have its twin in another part through a third.
         """
         reach = pd.Series(self.parts).groupby(self.groups).nunique().to_numpy()[self.groups]
         names = pd.unique(self.parts)

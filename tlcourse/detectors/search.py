@@ -16,7 +16,7 @@ from tlcourse.backbones.stages import stages
 from tlcourse.detectors.config import TrainingConfig
 from tlcourse.freezing.freeze import freeze, frozen_stages
 from tlcourse.loaders.batches import shuffled_batches
-from tlcourse.optim.schedules import warmup_cosine
+from tlcourse.optim.factory import warmup_cosine
 from tlcourse.training.checkpoint import Keep
 from tlcourse.training.fit import fit
 from tlcourse.training.history import History

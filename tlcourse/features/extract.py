@@ -55,10 +55,8 @@ def extract_features(
     >>> extract_features(resnet18(), images, size=32, progress=False).shape
     (2, 512)
     """
+    batches = prepared_batches(model, images, size=size, batch_size=batch_size, progress=progress)
     with capture_activations(model, {"head": head(model)}, _flat, inputs=True) as capture:
-        batches = prepared_batches(
-            model, images, size=size, batch_size=batch_size, progress=progress
-        )
         return _gather(capture, batches, len(images))["head"]
 
 
@@ -92,16 +90,13 @@ def stage_features(
     {'stem': 64, 'stage1': 64, 'stage2': 128, 'stage3': 256, 'stage4': 512}
     """
     body = feature_stages(model)
+    ends = {name: stage.output for name, stage in body.items()}
 
     def reduce(name: str, activation: Tensor) -> Tensor:
         return body[name].maps(activation).float().mean((2, 3))
 
-    with capture_activations(
-        model, {name: stage.output for name, stage in body.items()}, reduce
-    ) as capture:
-        batches = prepared_batches(
-            model, images, size=size, batch_size=batch_size, progress=progress
-        )
+    batches = prepared_batches(model, images, size=size, batch_size=batch_size, progress=progress)
+    with capture_activations(model, ends, reduce) as capture:
         return _gather(capture, batches, len(images))
 
 
@@ -146,12 +141,37 @@ def cache_features(
     """
     stage = stage_named(model, through)
     store = ArrayStore(len(images), cache_limit(memory_limit), path)
+    batches = prepared_batches(
+        model, images, size=size, batch_size=batch_size, progress=progress, title=through
+    )
     with store, capture_activations(model, {through: stage.output}, _copy) as capture:
-        for where, batch in prepared_batches(
-            model, images, size=size, batch_size=batch_size, progress=progress, title=through
-        ):
+        for where, batch in batches:
             store.put(where, capture(batch)[through].cpu().numpy())
         return store.result()
+
+
+def flat_maps(model: nn.Module, images: Images, *, size: int = 128) -> dict[str, Features]:
+    """Return each stage's whole output as one row an image, `(N, C * h * w)`, head excluded.
+
+    For `similarity.cka_by_stage`: two networks may answer alike on average (brighter image,
+    larger answers) and still see different things in different places. A stem's maps take much
+    memory: 100 images will do.
+
+    Args:
+        model: A classifier of torchvision; it is only read.
+        images: uint8 `(N, H, W)` or `(N, H, W, 3)`.
+        size: Side to which images are resized, in pixels.
+
+    >>> from torchvision.models import resnet18
+    >>> rows = flat_maps(resnet18(), np.zeros((2, 28, 28), np.uint8), size=32)
+    >>> rows["stage2"].shape
+    (2, 2048)
+    """
+    maps = {
+        stage: cache_features(model, images, through=stage, size=size, progress=False)
+        for stage in feature_stages(model)
+    }
+    return {stage: values.reshape(len(values), -1) for stage, values in maps.items()}
 
 
 def _flat(_name: str, activation: Tensor) -> Tensor:

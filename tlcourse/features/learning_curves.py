@@ -18,6 +18,9 @@ from tlcourse.metrics.scores import auc
 
 Indices = NDArray[np.int64]
 
+CHANCE_AUC = 0.5
+"""AUC of guessing, whatever the number of classes: that makes scores of tasks comparable."""
+
 
 def learning_curve(
     features: Mapping[str, ArrayLike],
@@ -121,6 +124,50 @@ def paired_gain(
             f"{sorted(set(curve['images']))}, got {missing} at {images or 'all sizes'}"
         )
     return fold_interval(by_fold[method], by_fold[other], folds=curve["fold"].nunique())
+
+
+def stage_scores(
+    features: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    folds: Sequence[tuple[Indices, Indices]],
+) -> pd.DataFrame:
+    """Fit a linear probe at every stage in every fold; return its score on what it did not see.
+
+    The score is the AUC (mean of one against the rest), whose chance level is one half for any
+    number of classes, so that tasks may stand in one picture. The probe and its penalty are the
+    same at every stage, as `tlcourse.features.probe.probe` chose them on the last one's features.
+
+    Args:
+        features: Stage name to `(N, C)`, as `features.stage_features` gives.
+        labels: `(N,)`, from 0 up.
+        folds: Pairs of indices, to train on and to judge on; see `datasets.grouped_folds`.
+
+    Returns:
+        A row per stage and fold: columns stage, fold, score, chance.
+
+    Raises:
+        ValueError: If there is no stage or fold, or a fold judges images that it trained on.
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(40) % 2
+    >>> table = {"noise": rng.normal(size=(40, 3)), "answer": labels[:, None] + np.zeros((40, 2))}
+    >>> folds = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
+    >>> scores = stage_scores(table, labels, folds)
+    >>> scores.loc[scores["stage"] == "answer", "score"].tolist()
+    [1.0, 1.0]
+    """
+    if not features or not len(folds):
+        raise ValueError("expected at least one stage and one fold, got none")
+    truth, rows = np.asarray(labels), []
+    for number, (train, held_out) in enumerate(folds):
+        if np.intersect1d(train, held_out).size:
+            raise ValueError(f"fold {number} judges images that it trained on: use grouped_folds")
+        for stage, values in features.items():
+            table = np.asarray(values)
+            fitted = probe(table[train], truth[train])
+            score = auc(truth[held_out], fitted.predict_proba(table[held_out]))
+            rows.append((stage, number, score, CHANCE_AUC))
+    return pd.DataFrame(rows, columns=["stage", "fold", "score", "chance"])
 
 
 def _split_columns(curve: pd.DataFrame) -> list[str]:

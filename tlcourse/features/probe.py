@@ -17,26 +17,23 @@ from threadpoolctl import threadpool_limits
 
 Kind = Literal["logistic", "tuned", "svm", "knn"]
 
+# Chosen with frozen MobileNetV2 features of BreastMNIST's training and validation images alone (10
+# subsets of 50, 100, 200 and 400, judged on the rest): of 1e-5 .. 1 the lowest log loss at each
+# size and an AUC within .003 of the best. With scikit-learn's default of 1 the log loss is half as
+# much again: with more features than images it fits the training images perfectly.
 LOGISTIC_C = 0.01
-"""Inverse penalty of logistic regression on standardised features.
+"""Inverse penalty of logistic regression on standardised features; no fit searches for it."""
 
-Fixed, so that no fit searches. Chosen with frozen MobileNetV2 features of BreastMNIST's training
-and validation images alone (10 subsets of 50, 100, 200 and 400, judged on the rest): among
-1e-5 .. 1 it gave the lowest log loss at each size, .51/.46/.42/.37, and an AUC within .003 of the
-best. Scikit-learn's default of 1 raised the log loss by half: with more features than images it
-fits the training images perfectly.
-"""
-
+# On BreastMNIST, ImageNet features take mostly 1e-2, pixels and hand-made ones 1e-3; below 1e-4 the
+# ranking hardly changes any more, and above 1e-1 nothing was chosen.
 TUNED_C = (1e-4, 1e-3, 1e-2, 1e-1)
 """Inverse penalties that `kind="tuned"` chooses from, by log loss on folds of the training images.
 
 For a comparison of several kinds of features: `LOGISTIC_C` suits those that it was chosen with.
-On BreastMNIST, ImageNet features take mostly 1e-2, pixels and hand-made ones 1e-3; below 1e-4 the
-ranking hardly changes any more, and above 1e-1 nothing was chosen.
 """
 
 SVM_C = 3.0
-"""Penalty of errors of the SVM, chosen likewise: AUC .735/.799/.843/.875."""
+"""Penalty of errors of the SVM, chosen as `LOGISTIC_C` was."""
 
 NEIGHBOURS = 15
 """Neighbours asked in k-NN, weighted by nearness (fewer where the set is smaller)."""
@@ -57,10 +54,9 @@ def probe(
     Settings are fixed, but for `"tuned"`: a logistic regression whose penalty is the one of
     `TUNED_C` with the lowest log loss over 3 folds of these very images. Take it to compare kinds
     of features, each at its best. Whatever is chosen or calibrated on folds is so with the scaler
-    fitted inside each fold, too. Classes weigh as they come, which keeps probabilities honest:
-    balanced weights moved the AUC by .001 or less and raised the log loss at every size. The SVM
-    has an RBF kernel and probabilities by Platt's sigmoid over 3 folds. k-NN asks 15 neighbours
-    by cosine distance, which beat the Euclidean one by .03 AUC or more.
+    fitted inside each fold, too. Classes weigh as they come, which keeps probabilities honest. The
+    SVM has an RBF kernel and probabilities by Platt's sigmoid over 3 folds. k-NN asks 15 neighbours
+    by cosine distance.
 
     Args:
         features: Finite numbers `(N, F)`.

@@ -223,10 +223,10 @@ def estimate(
     Left out: the optimizer's own step, reading and augmenting images, validation, and the fixed
     cost of every batch, which is most of what training a head alone takes; that the lowest
     trainable stage needs no gradient of its input; what operations need for a moment (the peak
-    is higher), buffers, and the program itself (about 0.5 GB of torch). Seconds per image are
-    those at the batch size that was measured. The cache is counted as whole outputs in float32,
-    once per image: several augmented views need as many times the room, and where a mean over
-    positions does as well (at the last boundary, as `fit` finds out) it is smaller.
+    is higher), buffers, and the program itself. Seconds per image are those at the batch size that
+    was measured. The cache is counted as whole outputs in float32, once per image: several
+    augmented views need as many times the room, and where a mean over positions does as well (at
+    the last boundary, as `fit` finds out) it is smaller.
 
     Args:
         costs: What `stage_costs` returned.

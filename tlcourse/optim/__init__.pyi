@@ -1,6 +1,8 @@
 from .factory import MakeOptimizer as MakeOptimizer
+from .factory import constant as constant
 from .factory import make_class_weights as make_class_weights
 from .factory import make_optimizer as make_optimizer
+from .factory import warmup_cosine as warmup_cosine
 from .groups import NO_DECAY as NO_DECAY
 from .groups import ULMFIT_DECAY as ULMFIT_DECAY
 from .groups import OptimizerWarning as OptimizerWarning
@@ -8,6 +10,3 @@ from .groups import check_optimizer as check_optimizer
 from .groups import param_groups as param_groups
 from .lr_finder import RateTest as RateTest
 from .lr_finder import find_lr as find_lr
-from .schedules import constant as constant
-from .schedules import slanted_triangular as slanted_triangular
-from .schedules import warmup_cosine as warmup_cosine

@@ -216,7 +216,7 @@ def check_optimizer(
     """
     # Membership by identity: two fresh normalisation layers hold equal values.
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    trainable = _trainable_now_or_later(model, unfreezing)
+    trainable = {id(p) for p in trainable_parameters(model, unfreezing)}
     frozen = {id(p) for p in model.parameters()} - trainable
     if not held & trainable:
         raise ValueError(
@@ -236,11 +236,15 @@ def check_optimizer(
             warnings.warn(message, OptimizerWarning, stacklevel=stacklevel)
 
 
-def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(model: nn.Module, unfreezing: str | None = None) -> list[nn.Parameter]:
     """List the parameters that may move, each once.
 
+    Args:
+        model: The network.
+        unfreezing: The lowest stage that training will release later; what moves then follows.
+
     Raises:
-        ValueError: If there is none.
+        ValueError: If none may move now: something must train from the first step on.
 
     >>> len(trainable_parameters(nn.Linear(3, 2)))
     2
@@ -248,23 +252,16 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("no parameter may move: unfreeze(model, down_to='head') frees the head")
-    return parameters
+    later = [] if unfreezing is None else parameters_to_unfreeze(model, unfreezing)
+    return [*parameters, *later]
 
 
 def _trainable_by_stage(model: nn.Module, unfreezing: str | None) -> dict[str, list[nn.Parameter]]:
-    trainable = _trainable_now_or_later(model, unfreezing)
+    trainable = {id(p) for p in trainable_parameters(model, unfreezing)}
     return {
         name: [p for p in stage.parameters() if id(p) in trainable]
         for name, stage in stages(model).items()
     }
-
-
-def _trainable_now_or_later(model: nn.Module, unfreezing: str | None) -> set[int]:
-    """Return the identities of what moves now, and of what moves once `unfreezing` is released."""
-    # Something must train from the first step on: what is released later cannot stand in for it.
-    now = trainable_parameters(model)
-    later = [] if unfreezing is None else parameters_to_unfreeze(model, unfreezing)
-    return {id(p) for p in [*now, *later]}
 
 
 def _by_decay(parameters: Iterable[nn.Parameter], split: bool) -> dict[str, list[nn.Parameter]]:

@@ -27,8 +27,8 @@ from tlcourse.training.checkpoint import fingerprint
 from tlcourse.training.settings import describe_augment
 
 CACHING_BATCH = 16
-"""On a CPU larger activations are fetched from the operating system anew for every batch, which
-halves the speed (see `tlcourse.training.malloc`)."""
+"""On a CPU larger activations are fetched from the operating system anew for every batch, which is
+slow (see `tlcourse.training.malloc`)."""
 
 VALIDATION_BATCH = 64
 

@@ -1,7 +1,7 @@
 """Train heads on features that were computed once: many seeds and recipes for little time.
 
 A frozen backbone gives an image the same features in every epoch. So they are extracted once
-(`tlcourse.features.extract_features`), and each training costs a second instead of a minute.
+(`tlcourse.features.extract_features`), and each training runs no network but the head.
 """
 
 from __future__ import annotations

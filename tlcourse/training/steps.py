@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import pandas as pd
 import torch
@@ -71,23 +70,13 @@ def first_steps(
     source = PreparedImages(model, split.images, size=size)
     batches = TrainingBatches(source, split.labels, batch_size, seed=seed)
     with seeded(seed):
-        for batch in islice(_endless(batches), steps):
+        for batch in islice(chain.from_iterable(repeat(batches)), steps):
             train_epoch(model, [batch], nn.CrossEntropyLoss(), optimizer, scheduler, recorder)
             drifts.append(drift_by_stage(before, model).add_prefix("drift/"))
     table = recorder.history().steps.drop(columns="epoch")
     table["step"] += 1
-    table["grad/backbone"] = _joint(table)
+    table["grad/backbone"] = (table.filter(regex="^grad/(?!head)") ** 2).sum(axis=1) ** 0.5
     return pd.concat([table, pd.DataFrame(drifts).reset_index(drop=True)], axis=1)
-
-
-def _endless(batches: TrainingBatches) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from batches
-
-
-def _joint(table: pd.DataFrame) -> pd.Series[float]:
-    squares: pd.Series[float] = (table.filter(regex="^grad/(?!head)") ** 2).sum(axis=1)
-    return squares**0.5
 
 
 def one_step(

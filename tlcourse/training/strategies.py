@@ -15,10 +15,10 @@ from torch import nn
 
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import plan_unfreezing
+from tlcourse.freezing.freeze import lowest_unfrozen, plan_unfreezing
 from tlcourse.loaders.batches import shuffled_batches
+from tlcourse.optim.factory import warmup_cosine
 from tlcourse.optim.groups import param_groups
-from tlcourse.optim.schedules import warmup_cosine
 from tlcourse.training.fit import fit
 from tlcourse.training.history import History
 
@@ -119,8 +119,7 @@ class Strategy:
 
     def groups(self, model: nn.Module, lr: float, epochs: int) -> list[dict[str, Any]]:
         """Return the param groups, one per stage that ever moves, with `lr` for the head."""
-        planned = plan_unfreezing(model, self.unfreeze_at(epochs), epochs)
-        lowest = planned[max(planned)] if planned else None
+        lowest = lowest_unfrozen(plan_unfreezing(model, self.unfreeze_at(epochs), epochs))
         if self.freeze and lowest is None:
             return param_groups(model, head_lr=lr)
         if self.decay != 1:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlcourse.optim.schedules import warmup_cosine
+from tlcourse.optim.factory import warmup_cosine
 from tlcourse.plots.learning_rates import schedule_curves
 from tlcourse.plots.style import as_html
 
