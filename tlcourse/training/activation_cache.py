@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tlcourse.backbones.architectures import UnsupportedModel
 from tlcourse.backbones.batchnorm import folded, rounding_apart
-from tlcourse.backbones.hooks import capture_activations, evaluating, main_logits
+from tlcourse.backbones.hooks import capture_activations, evaluating
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
 from tlcourse.files import ArrayStore, cache_limit
@@ -234,21 +234,13 @@ class CachedActivations:
         return all(rounding_apart(*pair) for pair in zip(whole, pooled, strict=True))
 
     def _given_to_head(self, maps: Tensor) -> list[Tensor]:
-        """Return what each module of the head with weights of its own takes, and the answers."""
-        given: list[Tensor] = []
+        """Return what each module of the head with weights of its own takes."""
         weighty = [m for m in stages(self._model)["head"].modules() if m._parameters]
-        handles = [
-            # A copy: what is in place behind would change it.
-            module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
-            for module in weighty
-        ]
-        try:
-            with evaluating(self._model), torch.inference_mode():
-                answers = main_logits(self.above(maps))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [*given, answers]
+        named = {str(i): module for i, module in enumerate(weighty)}
+        with capture_activations(
+            self.above, named, lambda _, given: given.clone(), inputs=True
+        ) as capture:
+            return list(capture(maps).values())
 
 
 def _shapes_below(
