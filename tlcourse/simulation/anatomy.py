@@ -7,7 +7,7 @@ says pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self
 
@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 # for each small batch would take a fifth of the whole time.
 Factors = Mapping[str, NDArray[Any]]
 Complexes = NDArray[np.complex64]
+Rows = NDArray[np.int64]
 Generator = np.random.Generator
 
 
@@ -35,7 +36,7 @@ Generator = np.random.Generator
 class Batch:
     """Arrays that share their first axis: patients or images."""
 
-    def take(self, rows: NDArray[np.int64]) -> Self:
+    def take(self, rows: Rows) -> Self:
         """Return these rows of every array, in this order."""
         chosen = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
         return replace(self, **chosen)
@@ -105,6 +106,21 @@ class View(Batch):
 def column(values: ArrayLike) -> Floats:
     """Return (N,) numbers as float32 (N, 1, 1), ready to meet maps."""
     return np.asarray(values, dtype=np.float32)[:, None, None]
+
+
+def one_by_one(parts: Floats, counts: ArrayLike) -> Iterator[tuple[Rows, list[Floats]]]:
+    """Yield the first, second, ... part with the images that have it.
+
+    Args:
+        parts: (N, K, P): P numbers of each of the most parts an image may have.
+        counts: (N,) parts of each image.
+
+    Yields:
+        Rows of the images, and their part's P numbers as columns.
+    """
+    for number in range(parts.shape[1]):
+        rows = np.flatnonzero(np.asarray(counts) > number)
+        yield rows, [column(values) for values in parts[rows, number].T]
 
 
 def step(x: NDArray[np.floating]) -> Floats:
@@ -236,11 +252,8 @@ def _lobules(factors: Factors, shapes: TissueShapes, view: View) -> Floats:
     """Dark lens-shaped fat lobules with a thin bright capsule, the same in every class."""
     x, z = view.x(), view.z()
     echo = np.zeros_like(z)
-    for number in range(MOST_LOBULES):
-        rows = np.flatnonzero(factors["fat_lobules"] > number)
-        place, depth, width, height, decibels = (
-            column(part) for part in shapes.lobules[rows, number].T
-        )
+    for rows, lobule in one_by_one(shapes.lobules, factors["fat_lobules"]):
+        place, depth, width, height, decibels = lobule
         edge = 1 - radius((x[rows] - place) / width, (z[rows] - depth) / height)
         echo[rows] += decibels * step(edge / 0.12) + 2 * bump(edge / 0.15)
     return echo
@@ -250,11 +263,8 @@ def nuisance_shadows(factors: Factors, shapes: TissueShapes, view: View) -> Floa
     """Attenuation that has nothing to do with a lesion, in dB: poor contact, ribs, far field."""
     x, z = view.x(), view.z()
     loss = np.zeros_like(z)
-    for number in range(MOST_SHADOWS):
-        rows = np.flatnonzero(factors["rib_shadows"] > number)
-        place, width, top, softness, decibels = (
-            column(part) for part in shapes.shadows[rows, number].T
-        )
+    for rows, shadow in one_by_one(shapes.shadows, factors["rib_shadows"]):
+        place, width, top, softness, decibels = shadow
         beam = bump((x[rows] - place) / width)
         loss[rows] += decibels * beam * step((z[rows] - top) / softness)
     far = z - 0.7 - curve(shapes, 4, 0.08)

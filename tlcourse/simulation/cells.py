@@ -140,7 +140,7 @@ def thickness(discs: Discs, size: int, *, pale: float) -> Floats:
 
 def _tint(factors: Factors, stain: str) -> Floats:
     """How a slide's stain differs in red, green and blue, `(N, 1, 1, 3)`."""
-    tint = np.stack([factors[f"{stain}_{light}"] for light in ("red", "green", "blue")], axis=-1)
+    tint = np.stack([factors[f"{stain}_{light}"] for light in CHANNELS], axis=-1)
     return np.asarray(tint[:, None, None, :], np.float32)
 
 
@@ -152,7 +152,7 @@ def _lamp(factors: Factors, size: int) -> Floats:
     """Light without a slide: its colour, brighter towards one side."""
     x, y = pixel_grid(size)
     slope = column(factors["slope_x"]) * x + column(factors["slope_y"]) * y
-    lamp = np.stack([factors[f"lamp_{light}"] for light in ("red", "green", "blue")], axis=-1)
+    lamp = np.stack([factors[f"lamp_{light}"] for light in CHANNELS], axis=-1)
     return np.asarray((1 + slope)[..., None] * lamp[:, None, None, :], np.float32)
 
 
@@ -166,31 +166,18 @@ def _blurred(light: Floats, sigmas: NDArray[np.float64]) -> Floats:
 SMEAR_CLASSES: Final = ("lymphocyte", "monocyte", "neutrophil")
 """In the order of the labels, and of the alphabet: a folder per class gives the same labels."""
 
-# Mean and standard deviation by class: of the cell (radius in image sides) and of the band that
-# its nucleus is (in radii of the cell, angles in radians).
-SHAPES: Final[dict[str, Sequence[tuple[float, float]]]] = {
-    "radius": ((0.205, 0.030), (0.275, 0.035), (0.235, 0.025)),
-    "arc": ((0.16, 0.10), (0.34, 0.08), (0.44, 0.06)),
-    "span": ((0.60, 0.35), (1.15, 0.40), (1.85, 0.45)),
-    "width": ((0.70, 0.07), (0.46, 0.06), (0.31, 0.045)),
-    "waist": ((0.05, 0.06), (0.12, 0.12), (0.55, 0.24)),
-    "crooked": ((0.0, 0.05), (0.0, 0.08), (0.0, 0.14)),
-    "blueness": ((0.68, 0.18), (0.60, 0.18), (0.34, 0.18)),
-    "grain": ((0.06, 0.04), (0.12, 0.06), (0.20, 0.08)),
+# Mean and standard deviation by class, then limits: of the cell (radius in image sides) and of the
+# band that its nucleus is (in radii of the cell, angles in radians).
+SHAPES: Final[dict[str, tuple[Sequence[tuple[float, float]], tuple[float, float]]]] = {
+    "radius": (((0.205, 0.030), (0.275, 0.035), (0.235, 0.025)), (0.13, 0.38)),
+    "arc": (((0.16, 0.10), (0.34, 0.08), (0.44, 0.06)), (0.02, 0.6)),
+    "span": (((0.60, 0.35), (1.15, 0.40), (1.85, 0.45)), (0.05, 2.7)),
+    "width": (((0.70, 0.07), (0.46, 0.06), (0.31, 0.045)), (0.2, 0.9)),
+    "waist": (((0.05, 0.06), (0.12, 0.12), (0.55, 0.24)), (0.0, 0.92)),
+    "crooked": (((0.0, 0.05), (0.0, 0.08), (0.0, 0.14)), (-0.3, 0.3)),
+    "blueness": (((0.68, 0.18), (0.60, 0.18), (0.34, 0.18)), (0.0, 1.0)),
+    "grain": (((0.06, 0.04), (0.12, 0.06), (0.20, 0.08)), (0.0, 0.5)),
 }
-
-
-LIMITS: Final = {
-    "radius": (0.13, 0.38),
-    "arc": (0.02, 0.6),
-    "span": (0.05, 2.7),
-    "width": (0.2, 0.9),
-    "waist": (0.0, 0.92),
-    "crooked": (-0.3, 0.3),
-    "blueness": (0.0, 1.0),
-    "grain": (0.0, 0.5),
-}
-
 
 MOST_LOBES: Final = 5
 LATTICE: Final = 5  # red cells lie near the points of a lattice of so many rows and columns
@@ -226,9 +213,9 @@ def draw_cells(labels: NDArray[np.int64], scale: NDArray[np.float64], rng: Gener
         rng: Where it is drawn from.
     """
     drawn: Columns = {}
-    for name, table in SHAPES.items():
-        mean, spread = np.array(table)[labels].T
-        drawn[name] = np.clip(rng.normal(mean, spread), *LIMITS[name])
+    for name, (by_class, limits) in SHAPES.items():
+        mean, spread = np.array(by_class)[labels].T
+        drawn[name] = np.clip(rng.normal(mean, spread), *limits)
     drawn["radius"] = drawn["radius"] * scale
     # Between two lobes lies a waist; a band without waists keeps its width.
     lobes = rng.integers(3, MOST_LOBES + 1, len(labels))

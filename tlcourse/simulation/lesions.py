@@ -24,6 +24,7 @@ from tlcourse.simulation.anatomy import (
     Textures,
     bump,
     column,
+    one_by_one,
     radius,
     step,
 )
@@ -172,9 +173,7 @@ def _satellites(factors: Factors, shapes: LesionShapes, place: Frame) -> Floats:
     """Mask of small round lesions beside the main one."""
     mask = np.zeros_like(place.u)
     size, edge = column(factors["size"]), column(factors["edge"])
-    for number in range(MOST_SATELLITES):
-        rows = np.flatnonzero(factors["satellites"] > number)
-        angle, away, reach = (column(part) for part in shapes.satellites[rows, number].T)
+    for rows, (angle, away, reach) in one_by_one(shapes.satellites, factors["satellites"]):
         u, v = place.u[rows] - away * np.cos(angle), place.v[rows] - away * np.sin(angle)
         apart = (reach - radius(u, v)) * size[rows]
         mask[rows] = np.maximum(mask[rows], step(apart / edge[rows]))
@@ -202,12 +201,11 @@ def _boundary(factors: Factors, shapes: LesionShapes, place: Frame) -> Floats:
 def _calcifications(factors: Factors, shapes: LesionShapes, place: Frame) -> Floats:
     """Bright dots inside the lesions that have them."""
     echo = np.zeros_like(place.u)
-    rows = np.flatnonzero(factors["calcifications"])
-    size = column(factors["size"])[rows]
-    u, v = place.u[rows], place.v[rows]
-    for number in range(MOST_CALCIFICATIONS):
-        across, down, decibels = (column(part) for part in shapes.calcifications[rows, number].T)
-        echo[rows] += decibels * bump(radius(u - across, v - down) * size / 0.007)
+    size = column(factors["size"])
+    most = MOST_CALCIFICATIONS * factors["calcifications"]
+    for rows, (across, down, decibels) in one_by_one(shapes.calcifications, most):
+        apart = radius(place.u[rows] - across, place.v[rows] - down) * size[rows]
+        echo[rows] += decibels * bump(apart / 0.007)
     return echo
 
 
