@@ -14,6 +14,8 @@ from tlcourse.files import Unusable
 
 PARTS = ("train", "val", "test")
 PARTITIONS = ("grouped", "official", "patient", "image")
+DEFAULT_SIZE = 64
+"""Side in pixels of images unless another is asked for; an .npz given by path keeps its own."""
 
 
 class InvalidDataset(Unusable):
@@ -294,33 +296,6 @@ class RawImages:
     parts: NDArray[np.str_] | None
     classes: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
-
-
-def check_classes(where: object, raw: RawImages) -> None:
-    """Raise unless there are two classes or more and each has an image in every part.
-
-    Args:
-        where: What the message names.
-        raw: Images with labels.
-
-    Raises:
-        InvalidDataset: If not.
-    """
-    count = len(raw.classes)
-    parts = np.full(len(raw.labels), "") if raw.parts is None else raw.parts
-    if raw.labels.size and (raw.labels.min() < 0 or raw.labels.max() >= count):
-        found = f"labels {raw.labels.min()} to {raw.labels.max()}"
-        raise InvalidDataset(where, f"labels 0 to {count - 1} for {count} classes", found)
-    if len(np.unique(raw.labels)) < 2:
-        found = f"one: {raw.classes[0]!r}" if raw.labels.size else "no images at all"
-        raise InvalidDataset(where, "images of two classes or more", found)
-    for part in [""] if raw.parts is None else PARTS:
-        have = np.bincount(raw.labels[parts == part], minlength=count)
-        if (have == 0).any():
-            missing = raw.classes[int(np.argmin(have))]
-            place = f" in {part}" if part else ""
-            expected = f"images of every class{place}, labels 0 to {count - 1} without a gap"
-            raise InvalidDataset(where, expected, f"none of {missing!r} ({have.tolist()})")
 
 
 def apportion(total: int, weights: NDArray[np.float64], minimum: int = 0) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -84,12 +85,8 @@ def corrupt(images: NDArray[np.uint8], name: str, severity: int, seed: int) -> N
     return spoiled
 
 
-def _gaussian_noise(image: Picture, amount: float, rng: np.random.Generator) -> NDArray[Any]:
-    return _as_bytes(random_noise(image, "gaussian", rng=rng, var=amount**2))
-
-
-def _speckle_noise(image: Picture, amount: float, rng: np.random.Generator) -> NDArray[Any]:
-    return _as_bytes(random_noise(image, "speckle", rng=rng, var=amount**2))
+def _noise(mode: str, image: Picture, amount: float, rng: np.random.Generator) -> NDArray[Any]:
+    return _as_bytes(random_noise(image, mode, rng=rng, var=amount**2))
 
 
 def _blur(image: Picture, amount: float, _rng: np.random.Generator) -> NDArray[Any]:
@@ -103,12 +100,10 @@ def _jpeg(image: Picture, amount: float, _rng: np.random.Generator) -> NDArray[A
         return np.asarray(read)
 
 
-def _brightness(image: Picture, amount: float, _rng: np.random.Generator) -> NDArray[Any]:
-    return np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(amount))
-
-
-def _contrast(image: Picture, amount: float, _rng: np.random.Generator) -> NDArray[Any]:
-    return np.asarray(ImageEnhance.Contrast(Image.fromarray(image)).enhance(amount))
+def _enhanced(
+    kind: Callable[[Image.Image], Any], image: Picture, amount: float, _rng: np.random.Generator
+) -> NDArray[Any]:
+    return np.asarray(kind(Image.fromarray(image)).enhance(amount))
 
 
 def _gamma(image: Picture, amount: float, _rng: np.random.Generator) -> NDArray[Any]:
@@ -126,14 +121,16 @@ def _as_bytes(image: NDArray[np.float64]) -> NDArray[Any]:
     return np.asarray(img_as_ubyte(np.clip(image, 0, 1)))
 
 
+_brighter = partial(_enhanced, ImageEnhance.Brightness)
+
 CORRUPTIONS: Final[dict[str, Corruption]] = {
     "gaussian_noise": Corruption(
-        _gaussian_noise,
+        partial(_noise, "gaussian"),
         (0.03, 0.06, 0.1, 0.15, 0.22),
         "deviation of what is added to each pixel, of the range from black to white",
     ),
     "speckle_noise": Corruption(
-        _speckle_noise,
+        partial(_noise, "speckle"),
         (0.1, 0.2, 0.35, 0.5, 0.75),
         "deviation of what is added to each pixel, of the pixel's own value",
     ),
@@ -143,12 +140,10 @@ CORRUPTIONS: Final[dict[str, Corruption]] = {
         "deviation of the Gaussian that blurs, of the shorter side",
     ),
     "jpeg": Corruption(_jpeg, (50, 30, 18, 10, 5), "quality of the JPEG file, of 100"),
-    "brightness_up": Corruption(_brightness, (1.2, 1.4, 1.65, 1.95, 2.4), "factor on each pixel"),
-    "brightness_down": Corruption(
-        _brightness, (0.8, 0.65, 0.5, 0.37, 0.25), "factor on each pixel"
-    ),
+    "brightness_up": Corruption(_brighter, (1.2, 1.4, 1.65, 1.95, 2.4), "factor on each pixel"),
+    "brightness_down": Corruption(_brighter, (0.8, 0.65, 0.5, 0.37, 0.25), "factor on each pixel"),
     "contrast_down": Corruption(
-        _contrast,
+        partial(_enhanced, ImageEnhance.Contrast),
         (0.8, 0.62, 0.46, 0.32, 0.2),
         "factor on each pixel's distance from the image's mean",
     ),

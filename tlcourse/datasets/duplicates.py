@@ -20,13 +20,12 @@ THRESHOLD = 0.95
 
 BLOCK_BYTES = 64 * 2**20
 """Memory for one block of images, as float32; three such blocks are held at a time."""
-COMPARING = "comparing images"
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def similar_pairs(
     images: NDArray[np.uint8], threshold: float = THRESHOLD, *, progress: bool = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+) -> Pairs:
     """Return the pairs of images that correlate above `threshold`, and all exact copies.
 
     Args:
@@ -84,7 +83,7 @@ def _matches(images: NDArray[np.uint8], threshold: float, progress: bool) -> Ite
     rows, copies = _block_rows(images), exact_copies(images)
     starts = range(0, len(images), rows)
     tasks = [(i, j) for i in starts for j in starts if j >= i]
-    for i, j in tqdm(tasks, disable=not progress, leave=False, delay=1, desc=COMPARING):
+    for i, j in tqdm(tasks, disable=not progress, leave=False, delay=1, desc="comparing images"):
         if i == j:
             left = _standardised(images[i : i + rows])
         right = left if i == j else _standardised(images[j : j + rows])
@@ -174,9 +173,7 @@ class DuplicateReport:
 
         Groups count, not pairs alone: an image may have its twin in another part through a third.
         """
-        reach = pd.Series(self.parts).groupby(self.groups).nunique().to_numpy()[self.groups]
-        names = pd.unique(self.parts)
-        return {str(part): int((reach[self.parts == part] > 1).sum()) for part in names}
+        return _crossing(self.groups, self.parts)
 
     @property
     def conflicting(self) -> NDArray[np.int64]:
@@ -228,7 +225,7 @@ def near_duplicates(
     parts = data.parts if isinstance(data, ImageSet) else {"all": data}
     images = np.concatenate([split.images for split in parts.values()])
     labels = np.concatenate([split.labels for split in parts.values()])
-    names = np.repeat(list(parts), [len(split) for split in parts.values()])
+    names = _part_names(parts)
     first, second, correlation = similar_pairs(images, threshold, progress=progress)
     pairs = pd.DataFrame({"first": first, "second": second})
     pairs["first_part"], pairs["second_part"] = names[first], names[second]
@@ -250,10 +247,7 @@ def shared_images(data: ImageSet) -> dict[str, int]:
     {'train': 3, 'val': 1, 'test': 2}
     """
     copies = exact_copies(np.concatenate([split.images for split in data.parts.values()]))
-    names = np.repeat(list(data.parts), [len(split) for split in data.parts.values()])
-    seen_in = pd.Series(names).groupby(copies).nunique()
-    crossing = seen_in.to_numpy()[copies] > 1
-    return {part: int(crossing[names == part].sum()) for part in data.parts}
+    return _crossing(copies, _part_names(data.parts))
 
 
 def leakage(data: ImageSet, *, fatal: bool = True) -> str | None:
@@ -269,7 +263,7 @@ def leakage(data: ImageSet, *, fatal: bool = True) -> str | None:
     shared = shared_images(data)
     if not any(shared.values()):
         return None
-    counts = ", ".join(f"{n} of {len(data.parts[p])} in {p}" for p, n in shared.items())
+    counts = _counted(shared, data)
     if fatal and any(2 * n >= len(data.parts[part]) for part, n in shared.items()):
         expected = "parts that share no images"
         remedy = "Divide the images anew (split='grouped' keeps copies on one side)"
@@ -282,21 +276,34 @@ def leakage(data: ImageSet, *, fatal: bool = True) -> str | None:
     )
 
 
-def near_leakage(data: ImageSet, groups: NDArray[np.int64], parts: NDArray[np.str_]) -> str | None:
+def near_leakage(data: ImageSet) -> str | None:
     """Say how many images have a near copy in another part; None if none have.
 
     Args:
-        data: A set, for its name.
-        groups: `(N,)`: near copies share a number.
-        parts: `(N,)` the part of each image.
+        data: A set whose groups are its near copies, across the parts.
     """
-    reach = pd.Series(parts).groupby(groups).nunique().to_numpy()[groups]
-    crossing = {part: int((reach[parts == part] > 1).sum()) for part in data.parts}
+    groups = np.concatenate([split.groups for split in data.parts.values()])
+    crossing = _crossing(groups, _part_names(data.parts))
     if not any(crossing.values()):
         return None
-    counts = ", ".join(f"{n} of {len(data.parts[p])} in {p}" for p, n in crossing.items())
+    counts = _counted(crossing, data)
     return (
         f"{data.name}: near copies of images across train, val and test: {counts}. If they show "
         "one thing twice, scores on them flatter a model; near_duplicates shows them, "
         "split='grouped' keeps them together"
     )
+
+
+def _part_names(parts: dict[str, Split]) -> NDArray[np.str_]:
+    """The part of each image, parts behind one another."""
+    return np.repeat(list(parts), [len(split) for split in parts.values()])
+
+
+def _crossing(groups: NDArray[np.int64], parts: NDArray[np.str_]) -> dict[str, int]:
+    """Count, per part, the images whose group (0 to G - 1) reaches into another part."""
+    reach = pd.Series(parts).groupby(groups).nunique().to_numpy()[groups]
+    return {str(part): int((reach[parts == part] > 1).sum()) for part in pd.unique(parts)}
+
+
+def _counted(crossing: dict[str, int], data: ImageSet) -> str:
+    return ", ".join(f"{n} of {len(data.parts[p])} in {p}" for p, n in crossing.items())

@@ -9,18 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from tlcourse.datasets.base import PARTS, InvalidDataset, RawImages, Skipped, check_classes
+from tlcourse.datasets.base import DEFAULT_SIZE, PARTS, InvalidDataset, RawImages, Skipped
 
-DEFAULT_SIZE = 64
-"""Side in pixels that images of a folder are given unless another is asked for."""
-
-PART_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | {
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+PART_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 """Folder names, in lower case, that stand for a part."""
-
 
 GREY_MODES = ("1", "L", "LA", "La")
 DEEP_MODES = ("I", "F")
@@ -67,16 +63,13 @@ def read_folder(
     side = DEFAULT_SIZE if size is None else size
     images, read, skipped = _read_images(files, (side, side), skip_bad, progress)
     divided = None if "" in roots else np.array(parts)[read]
-    raw = RawImages(images, np.array(labels, np.int64)[read], divided, names, skipped)
-    check_classes(path, raw)
-    return raw
+    return RawImages(images, np.array(labels, np.int64)[read], divided, names, skipped)
 
 
 def _part_folders(path: Path) -> dict[str, Path]:
     """The folder of each part, or {"": path} where the classes lie directly in `path`."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"no folder at {path}")
-    parts = {PART_FOLDERS[p.name.lower()]: p for p in _folders(path) if _names_a_part(p)}
+    named = {p.name.lower(): p for p in _folders(path)}
+    parts = {PART_FOLDERS[name]: p for name, p in named.items() if name in PART_FOLDERS}
     if not parts:
         return {"": path}
     if set(parts) != set(PARTS):
@@ -84,10 +77,6 @@ def _part_folders(path: Path) -> dict[str, Path]:
         remedy = "Add what is missing, or put the class folders into one folder to be split"
         raise InvalidDataset(path, "folders train, val and test", found, remedy)
     return {part: parts[part] for part in PARTS}
-
-
-def _names_a_part(path: Path) -> bool:
-    return path.name.lower() in PART_FOLDERS
 
 
 def _folders(path: Path) -> list[Path]:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from tlcourse.datasets import medmnist as breastmnist
-from tlcourse.datasets.base import ImageSet
+from tlcourse.datasets.base import DEFAULT_SIZE, ImageSet
 from tlcourse.datasets.duplicates import THRESHOLD
 from tlcourse.datasets.folder import read_folder
-from tlcourse.datasets.medmnist import DatasetUnavailable, fetch_breastmnist
+from tlcourse.datasets.medmnist import DatasetUnavailable, check_size, load_breastmnist
 from tlcourse.datasets.npz import read_npz
 from tlcourse.datasets.simulated import announce, simulated_set
 from tlcourse.datasets.splits import SPLITS, Provenance, split_images
 from tlcourse.simulation.scanner import Shift
-
-DATASET_NAMES = ("breast", "breastmnist", "phantom")
-SIMULATED_SIZE = 64
-BREASTMNIST = Provenance(
-    "breastmnist", breastmnist.SOURCE, breastmnist.LICENSE, breastmnist.CITATION
-)
 
 
 def load_images(
@@ -91,75 +84,101 @@ def load_images(
         raise ValueError(f"expected size as a whole number of pixels from 1 up, got {size!r}")
     if isinstance(classes, str) or len(set(classes or ())) < len(classes or ()):
         raise ValueError(f"expected classes as a list of different names, got {classes!r}")
-    scene = {"shift": shift, "shift_test": shift_test, **simulation}
-    side = SIMULATED_SIZE if size is None else size
-    bad = skip_bad or None
-    if name_or_path == "phantom":
-        _refuse("simulated images", split=split, classes=classes, skip_bad=bad)
-        return simulated_set(n, size=side, seed=seed, progress=progress, **scene)
-    _refuse("any images but 'phantom'", n=None if n == 780 else n, **scene)
-    splitting: dict[str, Any] = {"threshold": threshold, "seed": seed, "progress": progress}
-    if name_or_path not in DATASET_NAMES:
-        reading: dict[str, Any] = {"size": size, "classes": classes, "skip_bad": skip_bad}
-        return _own(Path(name_or_path), split=split, **reading, **splitting)
-    _refuse("BreastMNIST", classes=classes, skip_bad=bad)
-    breastmnist.check_size(side)
-    path = _breastmnist(str(name_or_path), side, progress)
-    if path is None:
-        return simulated_set(n, size=side, seed=seed, progress=progress)
-    raw = read_npz(path, classes=breastmnist.CLASSES)
-    split = split or "grouped"
-    return split_images(raw, BREASTMNIST, split=split, known_leak=True, stacklevel=2, **splitting)
+    options = {"split": split, "classes": classes and tuple(classes), "skip_bad": skip_bad or None}
+    scene = {"n": None if n == 780 else n, "shift": shift, "shift_test": shift_test, **simulation}
+    given = {name: value for name, value in (options | scene).items() if value is not None}
+    source = SOURCES.get(name_or_path) if isinstance(name_or_path, str) else None
+    source = source or _own_source(Path(name_or_path))
+    for option, value in given.items():
+        if option not in source.options:
+            raise ValueError(f"{option}={value!r} has no meaning for {source.title}")
+    return source.load(size=size, seed=seed, threshold=threshold, progress=progress, **given)
 
 
-def _refuse(what: str, **options: object) -> None:
-    """Raise for an option that would otherwise be ignored without a word."""
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(f"{given[0]}={options[given[0]]!r} has no meaning for {what}")
+class Source(NamedTuple):
+    """Where images come from.
+
+    Attributes:
+        title: What messages call it.
+        load: Returns the set; called with `size`, `seed`, `threshold`, `progress` as in
+            `load_images`, and with those of the `options` that were given.
+        options: What else of `load_images` has a meaning for these images.
+    """
+
+    title: str
+    load: Callable[..., ImageSet]
+    options: tuple[str, ...]
 
 
-def _breastmnist(name: str, size: int, progress: bool) -> Path | None:
-    """The file of the real set; None, after a notice, where "breast" goes on without it."""
+def _phantom(*, size: int | None, threshold: float, **options: Any) -> ImageSet:
+    del threshold  # no two patients are copies
+    return simulated_set(size=DEFAULT_SIZE if size is None else size, **options)
+
+
+def _breast(*, size: int | None, split: str | None = None, **options: Any) -> ImageSet:
+    """Load the real set or, after a notice, what stands in for it."""
+    size = DEFAULT_SIZE if size is None else size
     wanted = os.environ.get("TLCOURSE_IMAGES") or "any"
     if wanted not in ("any", "real", "simulated"):
         raise ValueError(f"TLCOURSE_IMAGES is {wanted!r}: expected 'real', 'simulated' or unset")
-    if name == "breastmnist" or wanted == "real":
-        return fetch_breastmnist(size, progress=progress)
     if wanted == "simulated":
+        check_size(size)
         announce("TLCOURSE_IMAGES=simulated")
-        return None
+        return _phantom(size=size, **options)
     try:
-        return fetch_breastmnist(size, retry=False, progress=progress)
+        retry = wanted == "real"
+        return load_breastmnist(size=size, split=split, retry=retry, stacklevel=5, **options)
     except DatasetUnavailable:
-        announce("not on this machine and not to be downloaded; `tlcourse fetch` says why")
-        return None
+        if wanted == "real":
+            raise
+    announce("not on this machine and not to be downloaded; `tlcourse fetch` says why")
+    return _phantom(size=size, **options)
 
 
-def _own(
+# Another data set is a module beside this one, with a function that loads it, and a row here.
+SOURCES: Final = {
+    "breast": Source("BreastMNIST", _breast, ("split",)),
+    "breastmnist": Source("BreastMNIST", load_breastmnist, ("split",)),
+    "phantom": Source(
+        "simulated images",
+        _phantom,
+        ("n", "shift", "shift_test", "views", "contrast", "mimic", "malignant", "shortcut"),
+    ),
+}
+"""What `load_images` knows by name."""
+DATASET_NAMES: Final = tuple(SOURCES)
+
+
+def _own_source(path: Path) -> Source:
+    """Say how the images at a learner's own path are loaded."""
+    if path.is_dir():
+        load: Callable[..., ImageSet] = partial(_own_folder, path)
+        return Source("a folder of images", load, ("split", "classes", "skip_bad"))
+    if path.is_file():
+        title = "an .npz, which is read whole or not at all"
+        return Source(title, partial(_own_npz, path), ("split", "classes"))
+    raise FileNotFoundError(f"no file or folder at {str(path)!r}; names are {', '.join(SOURCES)}")
+
+
+def _own_folder(
     path: Path,
     *,
-    split: str | None,
     size: int | None,
-    classes: Sequence[str] | None,
-    skip_bad: bool,
+    progress: bool,
+    split: str | None = None,
+    classes: tuple[str, ...] | None = None,
+    skip_bad: bool = False,
     **splitting: Any,
 ) -> ImageSet:
-    """Read and divide what lies at a learner's path."""
-    names = None if classes is None else tuple(classes)
-    if path.is_dir():
-        progress = splitting["progress"]
-        raw = read_folder(path, size=size, classes=names, skip_bad=skip_bad, progress=progress)
-    elif path.is_file():
-        _refuse("an .npz, which is read whole or not at all", skip_bad=skip_bad or None)
-        raw = read_npz(path, size=size, classes=names)
-    else:
-        raise FileNotFoundError(
-            f"no file or folder at {str(path)!r}; names are {', '.join(DATASET_NAMES)}"
-        )
-    if split is None and raw.parts is not None and path.is_dir():
-        split = "official"
+    raw = read_folder(path, size=size, classes=classes, skip_bad=skip_bad, progress=progress)
+    # Whoever made folders for the parts may know the patients.
+    split = split or (None if raw.parts is None else "official")
     about = Provenance(path.stem, str(path))
-    return replace(
-        split_images(raw, about, split=split, stacklevel=3, **splitting), skipped=raw.skipped
-    )
+    return split_images(raw, about, split=split, progress=progress, **splitting)
+
+
+def _own_npz(
+    path: Path, *, size: int | None, classes: tuple[str, ...] | None = None, **splitting: Any
+) -> ImageSet:
+    raw = read_npz(path, size=size, classes=classes)
+    return split_images(raw, Provenance(path.stem, str(path)), **splitting)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pooch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from tlcourse.datasets.base import InvalidDataset
+from tlcourse.datasets.base import DEFAULT_SIZE, ImageSet, InvalidDataset
+from tlcourse.datasets.npz import read_npz
+from tlcourse.datasets.splits import Provenance, split_images
 from tlcourse.runtime import cache_dir, data_dirs, offline
 
 SERVER_SECONDS = 3.0
@@ -140,6 +142,37 @@ _failures: dict[int, str] = {}
 
 class DatasetUnavailable(RuntimeError):
     """Images that are neither on this machine nor to be had; says how to get them."""
+
+
+def load_breastmnist(
+    *,
+    size: int | None = None,
+    split: str | None = None,
+    retry: bool = True,
+    progress: bool = True,
+    stacklevel: int = 4,
+    **splitting: Any,
+) -> ImageSet:
+    """Load the real BreastMNIST as `load_images("breastmnist")` does.
+
+    Args:
+        size: 28, 64, 128 or 224 pixels; None is 64.
+        split: "grouped" or "official"; None is "grouped".
+        retry: As for `fetch_breastmnist`.
+        progress: Whether to show progress bars.
+        stacklevel: As for `split_images`.
+        **splitting: More for `split_images`.
+    """
+    path = fetch_breastmnist(DEFAULT_SIZE if size is None else size, retry=retry, progress=progress)
+    return split_images(
+        read_npz(path, classes=CLASSES),
+        Provenance("breastmnist", SOURCE, LICENSE, CITATION),
+        split=split or "grouped",
+        known_leak=True,
+        progress=progress,
+        stacklevel=stacklevel,
+        **splitting,
+    )
 
 
 def find_breastmnist(size: int = 64) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,12 +188,12 @@ def split_images(
     raw: RawImages,
     about: Provenance,
     *,
-    split: str | None,
+    split: str | None = None,
     threshold: float,
     seed: int = 0,
     progress: bool = False,
     known_leak: bool = False,
-    stacklevel: int = 2,
+    stacklevel: int = 4,
 ) -> ImageSet:
     """Divide images as `load_images` describes under `split`.
 
@@ -210,29 +210,48 @@ def split_images(
         stacklevel: Where a warning points, as for `warnings.warn`.
 
     Raises:
-        InvalidDataset: If half of a part stands in another one, or the images do not suffice
-            (too few, or too many alike) to be dealt out.
+        InvalidDataset: If a class has no image (in a part), labels go beyond the classes, half of
+            a part stands in another one, or the images do not suffice (too few, or too many
+            alike) to be dealt out.
 
     Warns:
         LeakageWarning: If published parts share copies, exact or near.
     """
     if raw.parts is None and split == "official":
         raise ValueError(f"{about.source} has no train, val and test: use split='grouped'")
+    _check_classes(about.source, raw)
     groups = near_groups(raw.images, threshold, progress=progress)
     pooled = Split(raw.images, raw.labels, groups)
     if raw.parts is not None:
         rows = [np.flatnonzero(raw.parts == part) for part in PARTS]
-        published = _assemble(pooled, rows, raw.classes, about, "official")
-        leak = leakage(published, fatal=split != "grouped") or near_leakage(
-            published, groups, raw.parts
-        )
+        published = _assemble(pooled, rows, raw, about, "official")
+        leak = leakage(published, fatal=split != "grouped") or near_leakage(published)
         if leak and (split == "official" or not known_leak):
             remedy = "" if split == "official" else ". Here they were dealt anew, copies together"
-            warnings.warn(leak + remedy, LeakageWarning, stacklevel=stacklevel + 1)
+            warnings.warn(leak + remedy, LeakageWarning, stacklevel=stacklevel)
         if split == "official":
             return published
     rows = split_rows(raw.labels, groups, seed=seed, where=about.source)
-    return _assemble(pooled, rows, raw.classes, about, "grouped")
+    return _assemble(pooled, rows, raw, about, "grouped")
+
+
+def _check_classes(where: str, raw: RawImages) -> None:
+    """Raise unless there are two classes or more and each has an image in every part."""
+    count = len(raw.classes)
+    parts = np.full(len(raw.labels), "") if raw.parts is None else raw.parts
+    if raw.labels.size and (raw.labels.min() < 0 or raw.labels.max() >= count):
+        found = f"labels {raw.labels.min()} to {raw.labels.max()}"
+        raise InvalidDataset(where, f"labels 0 to {count - 1} for {count} classes", found)
+    if len(np.unique(raw.labels)) < 2:
+        found = f"one: {raw.classes[0]!r}" if raw.labels.size else "no images at all"
+        raise InvalidDataset(where, "images of two classes or more", found)
+    for part in [""] if raw.parts is None else PARTS:
+        have = np.bincount(raw.labels[parts == part], minlength=count)
+        if (have == 0).any():
+            missing = raw.classes[int(np.argmin(have))]
+            place = f" in {part}" if part else ""
+            expected = f"images of every class{place}, labels 0 to {count - 1} without a gap"
+            raise InvalidDataset(where, expected, f"none of {missing!r} ({have.tolist()})")
 
 
 def split_rows(
@@ -299,19 +318,10 @@ def split_by_image(data: ImageSet, *, seed: int = 0) -> ImageSet:
 def _assemble(
     pooled: Split,
     rows: Sequence[NDArray[np.int64]],
-    classes: tuple[str, ...],
+    raw: RawImages,
     about: Provenance,
     partition: str,
 ) -> ImageSet:
-    train, val, test = (pooled.select(part) for part in rows)
-    return ImageSet(
-        name=about.name,
-        train=train,
-        val=val,
-        test=test,
-        classes=classes,
-        source=about.source,
-        license=about.license,
-        citation=about.citation,
-        partition=partition,
-    )
+    parts: dict[str, Any] = dict(zip(PARTS, map(pooled.select, rows), strict=True))
+    stated = about._asdict() | {"partition": partition, "skipped": raw.skipped}
+    return ImageSet(classes=raw.classes, **parts, **stated)
