@@ -3,8 +3,11 @@
 import io
 import os
 import pickle
+import struct
+import unicodedata
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -351,3 +354,52 @@ def test_what_is_no_archive_is_not_called_a_pickle(tmp_path, content):
 def test_sizes_and_names_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="got"):
         load_images(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    "pair", [("val", "validation"), ("test", "Testing"), ("train", "Training")]
+)
+def test_two_folders_for_one_part_are_refused(folder, pair):
+    parts = {"train", "val", "test", *pair}
+    path = folder([f"{part}/{name}" for part in parts for name in ("a", "b")], per_class=4)
+    with pytest.raises(InvalidDataset, match=f"one folder for '{pair[0]}'") as caught:
+        load_images(path, size=8, progress=False)
+    assert all(repr(name) in str(caught.value) for name in pair)
+
+
+def test_one_class_name_written_in_two_ways_is_one_class(folder):
+    ways = {"train": "NFC", "val": "NFD", "test": "NFC"}
+    names = {part: unicodedata.normalize(way, "m\u00fcde") for part, way in ways.items()}
+    path = folder([f"{part}/{name}" for part in ways for name in ("a", names[part])], per_class=4)
+    for classes in (None, ["a", names["val"]]):
+        data = load_images(path, size=8, classes=classes, progress=False)
+        assert data.classes == ("a", names["train"])
+        assert data.counts().to_numpy().tolist() == [[4, 4]] * 3
+    (path / "val" / names["train"]).mkdir()
+    with pytest.raises(InvalidDataset, match=r"m\\xfcde.*Join them"):
+        load_images(path, size=8, progress=False)
+
+
+def test_a_link_whose_target_is_gone_is_told(folder):
+    path = folder(["a", "b"])
+    (path / "a" / "gone.png").symlink_to(path / "nowhere.png")
+    with pytest.raises(InvalidDataset, match=r"gone\.png.*skip_bad"):
+        load_images(path, size=8, progress=False)
+    data = load_images(path, size=8, skip_bad=True, progress=False)
+    assert [entry.file for entry in data.skipped] == [str(path / "a" / "gone.png")]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_colour_of_more_than_8_bits_is_refused(folder, kind, channels):
+    def chunk(name, data):
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(4 * 2 * channels) for _ in range(4))
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    path = folder(["a", "b"])
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts.items())
+    (path / "a" / "3.png").write_bytes(content)
+    with pytest.raises(InvalidDataset, match=r"3\.png.*8 bits"):
+        load_images(path, size=8, progress=False)

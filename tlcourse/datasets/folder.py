@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +55,12 @@ def read_folder(
     """
     files, labels, parts = [], [], []
     roots = _part_folders(path)
-    names = classes or _class_names(next(iter(roots.values())))
+    names = tuple(map(_composed, classes or _class_names(next(iter(roots.values())))))
     for part, root in roots.items():
-        _check_same_classes(root, names)
+        folders = _by_meaning(root, _composed)
+        _check_same_classes(root, folders, names)
         for label, name in enumerate(names):
-            found = _image_files(root / name)
+            found = _image_files(folders[name])
             files += found
             labels += [label] * len(found)
             parts += [part] * len(found)
@@ -68,8 +72,7 @@ def read_folder(
 
 def _part_folders(path: Path) -> dict[str, Path]:
     """The folder of each part, or {"": path} where the classes lie directly in `path`."""
-    named = {p.name.lower(): p for p in _folders(path)}
-    parts = {PART_FOLDERS[name]: p for name, p in named.items() if name in PART_FOLDERS}
+    parts = _by_meaning(path, lambda name: PART_FOLDERS.get(name.lower()))
     if not parts:
         return {"": path}
     if set(parts) != set(PARTS):
@@ -83,26 +86,45 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
+def _by_meaning(root: Path, meaning: Callable[[str], str | None]) -> dict[str, Path]:
+    """The folders in `root` by what their names mean; those that mean nothing are left out."""
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        name = meaning(folder.name)
+        if name in found:
+            # Escaped, because two ways to write one letter look alike.
+            both = f"{found[name].name!a} and {folder.name!a}"
+            raise InvalidDataset(root, f"one folder for {name!r}", both, "Join them")
+        if name is not None:
+            found[name] = folder
+    return found
+
+
+def _composed(name: str) -> str:
+    """A name as most systems write it: macOS writes an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _class_names(root: Path) -> tuple[str, ...]:
-    names = tuple(p.name for p in _folders(root))
+    names = tuple(sorted(_by_meaning(root, _composed)))
     if len(names) < 2:
         found = f"one folder, {names[0]!r}" if names else "no folders"
         raise InvalidDataset(root, f"{LAYOUT}, two classes or more", found)
     return names
 
 
-def _check_same_classes(root: Path, names: tuple[str, ...]) -> None:
-    here = {p.name for p in _folders(root)}
-    if here != set(names):
+def _check_same_classes(root: Path, folders: dict[str, Path], names: tuple[str, ...]) -> None:
+    if folders.keys() != set(names):
         expected = f"the class folders {', '.join(sorted(names))}"
-        raise InvalidDataset(root, expected, ", ".join(sorted(here)) or "no folders")
+        raise InvalidDataset(root, expected, ", ".join(sorted(folders)) or "no folders")
 
 
 def _image_files(folder: Path) -> list[Path]:
     if _folders(folder):
         found = f"the folder {_folders(folder)[0].name!r}"
         raise InvalidDataset(folder, "image files, no folders, in a class folder", found)
-    visible = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    # A link whose target is gone is no file, and an image that cannot be read.
+    visible = [p for p in folder.iterdir() if not p.name.startswith(".")]
     files = sorted(p for p in visible if has_image_ending(p))
     if not files:
         raise InvalidDataset(folder, "image files such as .png or .jpg", f"{len(visible)} others")
@@ -160,13 +182,15 @@ def read_image(
     """
     try:
         with Image.open(file) as opened:
+            raw_modes = str([tile.args for tile in opened.tile])
             opened.load()
             picture = ImageOps.exif_transpose(opened)
     # Decoders of broken files raise whatever they stumble on, a SyntaxError among it.
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise InvalidDataset(file, "an image that can be read", found) from error
-    if picture.mode.startswith(DEEP_MODES):
+    # Pillow keeps the upper half of 16 bits in colour: a scan of 12 bits would come out black.
+    if picture.mode.startswith(DEEP_MODES) or re.search(r";16[BLN]", raw_modes):
         remedy = "Convert it, choosing which brightness is black and which is white"
         found = f"mode {picture.mode!r} with more than 8 bits"
         raise InvalidDataset(file, "an image with 8 bits a channel", found, remedy)
