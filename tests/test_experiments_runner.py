@@ -280,3 +280,18 @@ def test_the_runs_of_a_killed_process_are_taken_over_by_the_one_beside_it(start,
     assert heir.communicate(timeout=WAIT_SECONDS)[0] == "done\n"
     assert sorted(read_runs(path)["seed"]) == list(range(24))
     assert not list(path.parent.glob(".rows.jsonl.locks"))
+
+
+def test_grids_need_no_distributed_and_a_scheduler_says_so(path):
+    """None in sys.modules makes the import fail, as it does where the extra is not installed."""
+    code = (
+        "import sys; sys.modules['distributed'] = None\n"
+        "from tlcourse.experiments import Grid, run_grid\n"
+        "grid = Grid({'seed': [0]})\n"
+        "run_grid(lambda seed: {'x': seed}, grid, sys.argv[1], progress=False)\n"
+        "run_grid(lambda seed: {}, Grid({'seed': [1]}), sys.argv[1], scheduler='tcp://127.0.0.1:1')"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert "ImportError: a scheduler needs the package distributed: install it" in run.stderr
+    assert read_runs(path)["x"].tolist() == [0]

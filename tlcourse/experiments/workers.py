@@ -107,20 +107,12 @@ def _row(key: str, run: Run, scores: Any, seconds: float) -> dict[str, Any]:
     return plain
 
 
-try:
-    import distributed
-except ImportError as missing:
-    raise ImportError(
-        "a scheduler needs the package distributed: install it here and on every worker, "
-        "for example with: pip install distributed"
-    ) from missing
-
-
 SCHEDULER_SECONDS = 30
 """How long a scheduler may take to answer."""
 
 WORKER_SECONDS = 60
 """How long a scheduler without workers may take to get the first."""
+
 _alone = threading.Lock()
 
 
@@ -155,7 +147,15 @@ def open_cluster(address: str) -> Iterator[None]:
 
     Raises:
         ConnectionError: If no scheduler answers there, or it gets no worker.
+        ImportError: If the package distributed is not installed.
     """
+    try:
+        import distributed  # an extra of the package: only a scheduler needs it
+    except ImportError as missing:
+        raise ImportError(
+            "a scheduler needs the package distributed: install it here and on every worker, "
+            "for example with: pip install distributed"
+        ) from missing
     try:
         client = distributed.Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -182,7 +182,7 @@ def run_job_alone(job: Job) -> RunResult:
         return run_job(job)
 
 
-def _await_worker(client: distributed.Client, address: str) -> None:
+def _await_worker(client: Any, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError as error:
@@ -193,12 +193,14 @@ def _await_worker(client: distributed.Client, address: str) -> None:
 
 
 def _given_up(callback: Callable[[Any], None], job: Job, future: Any) -> None:
+    from distributed import KilledWorker
+
     error = future.exception()
     if error is not None:
         cause = f" ({describe(error.__cause__)})" if error.__cause__ else ""
         text = f"the cluster gave this run up: {describe(error)}{cause}"
         trace = "".join(traceback.format_exception(error))
-        lost = job if isinstance(error, distributed.KilledWorker) else None
+        lost = job if isinstance(error, KilledWorker) else None
         callback([RunResult(*job[:2], error=text, trace=trace, lost=lost)])
 
 
@@ -254,23 +256,15 @@ def _local(workers: int) -> Iterator[Pool]:
     get_reusable_executor().shutdown()
     try:
         with joblib.parallel_config(backend="loky", initializer=end_with_parent):
-            yield lambda jobs: _and_again_alone(lambda some: _in_processes(workers, some), jobs)
+            yield partial(_and_again_alone, partial(_in_processes, workers))
     finally:
         get_reusable_executor().shutdown()
 
 
 @contextmanager
 def _remote(scheduler: str) -> Iterator[Pool]:
-    from tlcourse.experiments import workers
-
-    with workers.open_cluster(scheduler):
-        parallel = joblib.Parallel(-1, batch_size=1, pre_dispatch=AHEAD, **_AS_READY)
-        yield lambda jobs: _and_again_alone(
-            lambda some: _results(parallel, workers.run_job_alone, some), jobs
-        )
-
-
-_AS_READY: dict[str, Any] = {"return_as": "generator_unordered"}
+    with open_cluster(scheduler):
+        yield partial(_and_again_alone, partial(_results, run_job_alone, -1, AHEAD))
 
 
 def _and_again_alone(pool: Pool, jobs: Iterator[Job]) -> Iterator[RunResult]:
@@ -320,10 +314,8 @@ def _in_processes(workers: int, jobs: Iterator[Job]) -> Iterator[RunResult]:
     """Make runs in processes of this machine; after a death new ones go on with those not begun."""
     for first in jobs:
         handed = _HandedOut(chain([first], jobs))
-        # Runs are long: handed out one by one, and none before somebody is free for it.
-        parallel = joblib.Parallel(workers, batch_size=1, pre_dispatch="n_jobs", **_AS_READY)
         try:
-            for result in _results(parallel, run_job, handed):
+            for result in _results(run_job, workers, "n_jobs", handed):
                 handed.done(result.key)
                 yield result
         except TerminatedWorkerError as error:
@@ -335,8 +327,12 @@ def _in_processes(workers: int, jobs: Iterator[Job]) -> Iterator[RunResult]:
 
 
 def _results(
-    parallel: Any, function: Callable[[Job], RunResult], jobs: Iterator[Job]
+    function: Callable[[Job], RunResult], workers: int, ahead: int | str, jobs: Iterator[Job]
 ) -> Iterator[RunResult]:
+    """Hand jobs out singly, as runs are long, that many ahead; take results as they come."""
+    parallel = joblib.Parallel(
+        workers, batch_size=1, pre_dispatch=ahead, return_as="generator_unordered"
+    )
     with closing(parallel(joblib.delayed(function)(job) for job in jobs)) as results:
         yield from results
 
