@@ -33,7 +33,7 @@ COUNTS = {"disk": 24, "ring": 16, "square": 12}
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr("tlcourse.detectors.evaluate.RESAMPLES", DRAWS)
+    monkeypatch.setattr("tlcourse.detectors.train.RESAMPLES", DRAWS)
 
 
 def draw(kind, number):
@@ -287,7 +287,7 @@ def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
     made = train_detector(
         an_image_set(), tmp_path / "a", strategy=replace(own, pretrained=False), **given
     )
-    assert made.run["training"]["releases"] == {"stage4": 2}
+    assert made.run["training"]["unfreeze_at"] == {"stage4": 2}
     wrong = replace(own, pretrained=False, unfreeze={"stage5": 0.5})
     with pytest.raises(
         ValueError, match=r"mine releases 'stage5': .*ResNet \(stem, stage1, .*, stage4\)"
@@ -301,7 +301,7 @@ def test_a_stage_that_is_named_is_that_stage_in_every_network(tmp_path):
 def start(out, stdout=subprocess.DEVNULL):
     words = command("--skip-bad", "--lr", "0.001", "0.003", out=out, epochs=8)
     code = "import sys, torch; torch.set_num_threads(1); from tlcourse.__main__ import main; "
-    code += f"import tlcourse.detectors.evaluate as evaluate; evaluate.RESAMPLES = {DRAWS}; "
+    code += f"import tlcourse.detectors.train as train; train.RESAMPLES = {DRAWS}; "
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     line = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *words]
     return subprocess.Popen(

@@ -35,7 +35,7 @@ def train(folder, *, count=2, **changes):
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tlcourse.detectors.evaluate.RESAMPLES", 20)
+        patch.setattr("tlcourse.detectors.train.RESAMPLES", 20)
         skipped = (Skipped("<script>alert(1)</script>.png", "cut & short"),)
         return train(tmp_path_factory.mktemp("two"), skipped=skipped)
 

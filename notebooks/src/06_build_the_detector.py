@@ -332,7 +332,7 @@ assert abs(metrics.auc(truth, raw) - metrics.auc(truth, test)) < 1e-9
 my_malignant = ...  # of the eight worst, how many are malignant
 
 # %%
-worst = detectors.evaluate.most_wrong(truth, test_probs)[:8]
+worst = detectors.most_wrong(truth, test_probs)[:8]
 captions = [f"P(malignant) {test[row, 0]:.2f}" for row in worst]
 pictures, true = data.test.images[worst], truth[worst]
 title = "The scans whose true class it believed least"

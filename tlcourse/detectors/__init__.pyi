@@ -5,4 +5,5 @@ from .detector import Detector as Detector
 from .serialization import InvalidDetector as InvalidDetector
 from .serialization import load_detector as load_detector
 from .serialization import save_detector as save_detector
+from .train import most_wrong as most_wrong
 from .train import train_detector as train_detector

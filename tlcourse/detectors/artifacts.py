@@ -64,8 +64,7 @@ class Artifacts:
     @property
     def labels(self) -> NDArray[np.int64]:
         """True classes of the test images as numbers `(N,)`."""
-        numbers = {name: i for i, name in enumerate(self.classes)}
-        return np.array([numbers[name] for name in self.predictions["label"]], np.int64)
+        return np.array([self.classes.index(name) for name in self.predictions["label"]], np.int64)
 
     @property
     def probs(self) -> NDArray[np.float64]:
@@ -115,7 +114,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind, version = run["kind"], run["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidArtifacts(
@@ -126,8 +125,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         raise InvalidArtifacts(
             f"{path}: expected {KIND} of format {FORMAT} or older; found {found}"
         )
-    checked: dict[str, Any] = run
-    return checked
+    return run
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tlcourse.datasets.base import ImageSet
 from tlcourse.detectors.artifacts import InvalidArtifacts
 from tlcourse.training.checkpoint import fingerprint
-from tlcourse.training.strategies import Strategy, get_strategy
+from tlcourse.training.strategies import Strategy
 
 HEAD_LR = 1e-3
 """Rate of the head where neither the caller nor the strategy names one."""
@@ -20,7 +20,11 @@ HEAD_LR = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class TrainingConfig:
-    """What shall be trained, and how; see `train_detector`."""
+    """What shall be trained, and how; see `train_detector`.
+
+    Raises:
+        ValueError: If the weighting is unknown, or a part to be scored holds one class alone.
+    """
 
     data: ImageSet
     backbone: str
@@ -32,31 +36,16 @@ class TrainingConfig:
     class_weights: Literal["balanced"] | None
     progress: bool
 
-    @classmethod
-    def from_choices(
-        cls,
-        data: ImageSet,
-        strategy: str | Strategy,
-        lr: float | Sequence[float] | None,
-        **choices: Any,
-    ) -> TrainingConfig:
-        """Build a configuration from what `train_detector` takes.
-
-        Raises:
-            ValueError: If strategy or weighting is unknown, a rate out of range, or a part to
-                be scored holds one class alone.
-        """
-        if choices["class_weights"] not in (None, "balanced"):
+    def __post_init__(self) -> None:
+        if self.class_weights not in (None, "balanced"):
             raise ValueError(
-                f"expected class_weights None or 'balanced', got {choices['class_weights']!r}"
+                f"expected class_weights None or 'balanced', got {self.class_weights!r}"
             )
         for part in ("val", "test"):
-            present = np.unique(data.parts[part].labels)
+            present = np.unique(self.data.parts[part].labels)
             if len(present) < 2:
-                only = data.classes[present[0]]
+                only = self.data.classes[present[0]]
                 raise ValueError(f"expected two classes or more in {part}, found only {only!r}")
-        chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
-        return cls(data=data, strategy=chosen, rates=_rates(chosen, lr), **choices)
 
     def arguments(self) -> dict[str, Any]:
         """Return what makes this training this one, as plain values, the same in any process."""
@@ -97,7 +86,15 @@ class TrainingConfig:
             print(what, flush=True)
 
 
-def _rates(strategy: Strategy, lr: float | Sequence[float] | None) -> tuple[float, ...]:
+def head_rates(strategy: Strategy, lr: float | Sequence[float] | None) -> tuple[float, ...]:
+    """Return the rates of the head to try: those given, or else the strategy's own or `HEAD_LR`.
+
+    Raises:
+        ValueError: If a rate is not above 0, or is given twice.
+
+    >>> head_rates(Strategy("cold"), None), head_rates(Strategy("cold"), [0.1, 0.2])
+    ((0.001,), (0.1, 0.2))
+    """
     wanted = (strategy.lr or HEAD_LR) if lr is None else lr
     rates = (wanted,) if isinstance(wanted, int | float) else tuple(wanted)
     if not rates or len(set(rates)) < len(rates) or not all(rate > 0 for rate in rates):

@@ -84,8 +84,7 @@ def best_trial(
         tables.append(trial.history.table.assign(head_lr=lr))
         if best is None or scores["val_loss"] < best.scores["val_loss"]:
             best = trial
-    if best is None:
-        raise ValueError("expected one rate or more, got none")
+    assert best is not None  # `head_rates` gives one rate or more
     return best, tried, pd.concat(tables, ignore_index=True)
 
 

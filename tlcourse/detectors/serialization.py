@@ -49,64 +49,6 @@ class InvalidDetector(Unusable):
     """
 
 
-def write_content(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the content of a detector file, with kind, format and version, whole or not at all.
-
-    Args:
-        path: The file; its folder is created.
-        content: Tensors, numbers, text, None, and lists and dicts of them.
-
-    Raises:
-        OSError: If it cannot be written, such as on a full disk.
-    """
-    head = {"kind": KIND, "format": FORMAT, "version": __version__}
-    with written_whole(path) as partial:
-        try:
-            torch.save({**head, **content}, partial)
-        except RuntimeError as error:  # what torch makes of a failing write
-            raise OSError(f"{path} cannot be written: {error}") from error
-
-
-def read_content(path: Path) -> dict[str, Any]:
-    """Read the content of a detector file; code in it is never run (`weights_only`).
-
-    Raises:
-        FileNotFoundError: If there is none.
-        InvalidDetector: If the file is something else, damaged, or of a newer format.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no detector file at {path}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own on files that are none of its
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise anything
-        # Not torch's own text, which advises to load files with the code in them.
-        found = f"one that is cut short, damaged or of another kind ({type(error).__name__})"
-        raise InvalidDetector(path, EXPECTED, found) from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        keys = sorted(map(str, content))[:5] if isinstance(content, dict) else []
-        found = f"a file of torch with {keys}" if keys else f"a {type(content).__name__}"
-        raise InvalidDetector(path, EXPECTED, found)
-    _check_format(path, content)
-    return content
-
-
-def _check_format(path: Path, content: dict[str, Any]) -> None:
-    found = content.get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise InvalidDetector(
-            path,
-            f"format {FORMAT} or an older one",
-            f"format {found}, written by tlcourse {content.get('version')}",
-            f"This is tlcourse {__version__}: install that version or a newer one",
-        )
-    for key, types in TYPES.items():
-        if not isinstance(content.get(key), types) or key not in content:
-            what = type(content[key]).__name__ if key in content else "nothing"
-            raise InvalidDetector(path, f"{EXPECTED}, with {key!r}", f"{what} there")
-
-
 def save_detector(
     path: Path | str,
     model: nn.Module,
@@ -149,10 +91,13 @@ def save_detector(
     path, names = Path(path), list(classes)
     _check_choices(path, names, temperature, threshold, positive)
     state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    _put_state(path, _build(path, backbone, len(names)), state, backbone, len(names))
+    _network(path, backbone, len(names), state)  # refuses what could not be loaded
     if threshold is not None:
         positive = names[0] if positive is None else positive
     content = {
+        "kind": KIND,
+        "format": FORMAT,
+        "version": __version__,
         "backbone": backbone,
         "classes": names,
         "size": int(size),
@@ -164,7 +109,11 @@ def save_detector(
         "notes": dict(notes or {}),
         "state": state,
     }
-    write_content(path, content)
+    with written_whole(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # what torch makes of a failing write
+            raise OSError(f"{path} cannot be written: {error}") from error
     return path
 
 
@@ -180,25 +129,49 @@ def load_detector(path: Path | str) -> Detector:
             of another network, or this torchvision prepares images otherwise.
     """
     path = Path(path)
-    content = read_content(path)
-    backbone, classes = content["backbone"], tuple(content["classes"])
-    model = _build(path, backbone, len(classes))
-    _put_state(path, model, content["state"], backbone, len(classes))
+    content = _read_content(path)
+    fields = {key: content[key] for key in TYPES if key != "state"}
+    fields |= {key: tuple(content[key]) for key in ("classes", "image_shape")}
+    model = _network(path, fields["backbone"], len(fields["classes"]), content["state"])
     setattr(model, RECORD, content["preprocessing"].get("weights"))
     _check_preprocessing(path, model, content["preprocessing"])
-    return Detector(
-        model=model.to(device()).eval(),
-        backbone=backbone,
-        classes=classes,
-        size=content["size"],
-        image_shape=tuple(content["image_shape"]),
-        preprocessing=content["preprocessing"],
-        temperature=content["temperature"],
-        threshold=content["threshold"],
-        positive=content["positive"],
-        notes=content["notes"],
-        version=str(content.get("version")),
-    )
+    version = str(content.get("version"))
+    return Detector(model=model.to(device()).eval(), version=version, **fields)
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """Read the content of a detector file; code in it is never run (`weights_only`)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no detector file at {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own on files that are none of its
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        # Not torch's own text, which advises to load files with the code in them.
+        found = f"one that is cut short, damaged or of another kind ({type(error).__name__})"
+        raise InvalidDetector(path, EXPECTED, found) from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        keys = sorted(map(str, content))[:5] if isinstance(content, dict) else []
+        found = f"a file of torch with {keys}" if keys else f"a {type(content).__name__}"
+        raise InvalidDetector(path, EXPECTED, found)
+    _check_format(path, content)
+    return content
+
+
+def _check_format(path: Path, content: dict[str, Any]) -> None:
+    found = content.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise InvalidDetector(
+            path,
+            f"format {FORMAT} or an older one",
+            f"format {found}, written by tlcourse {content.get('version')}",
+            f"This is tlcourse {__version__}: install that version or a newer one",
+        )
+    for key, types in TYPES.items():
+        if not isinstance(content.get(key), types) or key not in content:
+            what = type(content[key]).__name__ if key in content else "nothing"
+            raise InvalidDetector(path, f"{EXPECTED}, with {key!r}", f"{what} there")
 
 
 def _check_choices(
@@ -219,16 +192,12 @@ def _check_choices(
         raise InvalidDetector(path, "a threshold from 0 to 1 for one of two classes", found)
 
 
-def _build(path: Path, backbone: str, num_classes: int) -> nn.Module:
+def _network(path: Path, backbone: str, num_classes: int, state: Mapping[str, Tensor]) -> nn.Module:
+    """Build a network with the parameters of a file, or say how they do not fit."""
     try:
-        return load_backbone(backbone, weights=None, num_classes=num_classes)
+        model = load_backbone(backbone, weights=None, num_classes=num_classes)
     except ValueError as error:
         raise InvalidDetector(path, "a classifier that this torchvision has", f"{error}") from error
-
-
-def _put_state(
-    path: Path, model: nn.Module, state: Mapping[str, Tensor], backbone: str, num_classes: int
-) -> None:
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     misfits = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
@@ -239,6 +208,7 @@ def _put_state(
         raise InvalidDetector(path, expected, f"others: {'; '.join(found)}")
     # The very tensors that were saved: their layout in memory decides the last bits of an answer.
     model.load_state_dict(dict(state), assign=True)
+    return model
 
 
 def _preprocessing(model: nn.Module) -> dict[str, Any]:

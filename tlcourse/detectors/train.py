@@ -8,13 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from tlcourse import __version__
-from tlcourse.datasets.base import ImageSet
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tlcourse import __version__, metrics
+from tlcourse.datasets.base import ImageSet, Split
 from tlcourse.detectors.artifacts import (
     CHECKPOINTS,
     DETECTOR,
     HISTORY,
     PREDICTIONS,
+    PROBABILITY,
     RUN,
     Artifacts,
     held,
@@ -24,13 +29,26 @@ from tlcourse.detectors.artifacts import (
     write_table,
     write_worst,
 )
-from tlcourse.detectors.config import TrainingConfig
+from tlcourse.detectors.config import TrainingConfig, head_rates
 from tlcourse.detectors.detector import Detector
-from tlcourse.detectors.evaluate import most_wrong, prediction_table, test_scores, validation_scores
 from tlcourse.detectors.search import Trial, best_trial
 from tlcourse.detectors.serialization import load_detector, save_detector
 from tlcourse.runtime import device, versions
-from tlcourse.training.strategies import Strategy
+from tlcourse.training.strategies import Strategy, get_strategy
+
+WITH_INTERVAL: dict[str, metrics.Metric] = {
+    "auc": metrics.auc,
+    "accuracy": metrics.accuracy,
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "log_loss": metrics.log_loss,
+}
+"""Scores whose bootstrap interval is meaningful."""
+
+RESAMPLES = 1000
+"""Draws of the bootstrap."""
+
+MOST_WRONG = 12
+"""Images that a report shows at most."""
 
 
 def train_detector(
@@ -77,16 +95,25 @@ def train_detector(
         progress: Whether to show a progress bar and what is being done.
 
     Raises:
-        InvalidOutcome: If `out` holds something else, or a training with other arguments.
+        InvalidArtifacts: If `out` holds something else, or a training with other arguments.
         ValueError: If an argument is out of range, or validation or test images are all of one
             class.
         WeightsUnavailable: If pretrained weights are needed and cannot be had.
         KeyboardInterrupt: After Ctrl-C; what was learned is kept to go on from.
         FloatingPointError: If a loss is no longer a finite number.
     """
-    choices = {"backbone": backbone, "epochs": epochs, "size": size, "seed": seed}
-    choices |= {"class_weights": class_weights}
-    config = TrainingConfig.from_choices(data, strategy, lr, **choices, progress=progress)
+    chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
+    config = TrainingConfig(
+        data=data,
+        backbone=backbone,
+        strategy=chosen,
+        rates=head_rates(chosen, lr),
+        epochs=epochs,
+        size=size,
+        seed=seed,
+        class_weights=class_weights,
+        progress=progress,
+    )
     folder = Path(out)
     with held(folder):
         begun = read_run(folder)
@@ -118,13 +145,14 @@ def _finish(config: TrainingConfig, folder: Path, about: dict[str, Any]) -> None
     write_table(folder / HISTORY, history)
     detector = _saved_detector(config, best, folder / DETECTOR)
     val, test = config.data.val, config.data.test
-    scores = {"val": validation_scores(val.labels, detector.predict(val.images))}
-    config.say(f"opening the test set, once: {len(test)} images")
     # What is scored is what the file gives, not what stands in memory.
-    probs = detector.predict(test.images)
-    scores["test"] = test_scores(test, probs)
-    write_table(folder / PREDICTIONS, prediction_table(test.labels, probs, detector))
-    rows = most_wrong(test.labels, probs)
+    probs = detector.predict(val.images).to_numpy(dtype=float)
+    scores = {"val": {name: metric(val.labels, probs) for name, metric in WITH_INTERVAL.items()}}
+    config.say(f"opening the test set, once: {len(test)} images")
+    table = detector.predict(test.images)
+    scores["test"] = _test_scores(test, table.to_numpy(dtype=float))
+    write_table(folder / PREDICTIONS, _prediction_table(test.labels, table, detector))
+    rows = most_wrong(test.labels, table)
     write_worst(folder, test.images[rows], rows)
     chosen = {"chosen": best.scores, "tried": tried, "training": best.plan}
     write_run(folder, {"finished": True, **about, **chosen, "scores": scores})
@@ -162,3 +190,44 @@ def _about(data: ImageSet) -> dict[str, Any]:
         "versions": {"tlcourse": __version__, **versions()},
         "device": str(device()),
     }
+
+
+def _test_scores(test: Split, probs: NDArray[np.float64]) -> dict[str, Any]:
+    """Return scores by name: estimate, low and high of a 95 % bootstrap interval.
+
+    Images of one group (a patient, near copies) are drawn together. `calibration_error` is a
+    number alone: its bootstrap interval is biased upward.
+    """
+    labels, groups = test.labels, test.groups
+    intervals = {
+        name: metrics.bootstrap(metric, labels, probs, groups=groups, resamples=RESAMPLES)._asdict()
+        for name, metric in WITH_INTERVAL.items()
+    }
+    return {**intervals, "calibration_error": metrics.calibration_error(labels, probs)}
+
+
+def _prediction_table(
+    labels: NDArray[np.int64], probs: pd.DataFrame, detector: Detector
+) -> pd.DataFrame:
+    """Return a row per test image: its place in the part, label, answer, `p_CLASS` by class."""
+    table = pd.DataFrame({"image": np.arange(len(labels))})
+    table["label"] = [detector.classes[label] for label in labels]
+    table["answer"] = detector.predicted_classes(probs).to_numpy()
+    return table.join(probs.add_prefix(PROBABILITY))
+
+
+def most_wrong(labels: NDArray[np.int64], probs: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the rows answered wrongly, that whose true class got the least probability first.
+
+    Args:
+        labels: `(N,)`.
+        probs: `(N, C)`.
+
+    >>> probs = pd.DataFrame([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    >>> most_wrong(np.array([1, 1, 1]), probs).tolist()
+    [0, 1]
+    """
+    rows = probs.to_numpy(dtype=float)
+    truth = rows[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(rows.argmax(axis=1) != labels)
+    return wrong[np.argsort(truth[wrong], kind="stable")][:MOST_WRONG]
