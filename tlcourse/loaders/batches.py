@@ -75,22 +75,19 @@ class PreparedImages:
         Args:
             batch_size: Images in a batch; the last may hold fewer.
         """
-        for start in range(0, len(self), batch_size):
-            yield self.take(torch.arange(start, min(start + batch_size, len(self))))
+        yield from map(self.take, torch.split(torch.arange(len(self)), batch_size))
 
-    def _prepare(self, which: NDArray[np.int64] | slice) -> Tensor:
+    def _prepare(self, which: NDArray[np.int64]) -> Tensor:
         batch: Tensor = preprocess(self._model, self._raw[which], self._size)
         forget_pages(self._raw)  # images in a mapped file need not stay
         return batch.to(self._device, memory_format=torch.channels_last)
 
     def _prepare_all(self) -> Tensor:
-        # In parts, so that what preparing needs on the way stays small beside the result.
-        starts = range(0, len(self._raw), PREPARING_BATCH)
         shape = (len(self._raw), 3, self._size, self._size)
         prepared = torch.empty(shape, device=self._device, memory_format=torch.channels_last)
-        for start in starts:
-            part = slice(start, start + PREPARING_BATCH)
-            prepared[part] = self._prepare(part)
+        # In parts, so that what preparing needs on the way stays small beside the result.
+        for part in torch.split(torch.arange(len(self._raw)), PREPARING_BATCH):
+            prepared[part] = self._prepare(part.numpy())
         return prepared
 
 
@@ -133,7 +130,7 @@ class LoaderBatches:
 
     >>> from torch.utils.data import DataLoader, TensorDataset
     >>> images = TensorDataset(torch.rand(9, 3, 8, 8), torch.arange(9) % 2)
-    >>> batches = LoaderBatches(nn.Conv2d(3, 1, 1), DataLoader(images, 3), DataLoader(images, 9))
+    >>> batches = LoaderBatches(nn.Conv2d(3, 2, 1), DataLoader(images, 3), DataLoader(images, 9))
     >>> len(batches), [tuple(images.shape) for images, _ in batches.validation()]
     (3, [(9, 3, 8, 8)])
     """
@@ -281,8 +278,7 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
             f"batch-norm needs two images or more in a batch: got {count} images and "
             f"batch_size={batch_size}"
         )
-    order = torch.randperm(count, generator=generator)
-    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    batches = list(torch.split(torch.randperm(count, generator=generator), batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         last = batches.pop()
         batches[-1] = torch.cat([batches[-1], last])
@@ -290,14 +286,9 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
 
 
 def _room(device: torch.device) -> float:
-    share = PREPARED_SHARE * _free_memory(device)
-    return share if device.type == "cuda" else min(PREPARED_LIMIT, share)
-
-
-def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        return PREPARED_SHARE * int(torch.cuda.mem_get_info(device)[0])
+    return min(PREPARED_LIMIT, PREPARED_SHARE * int(psutil.virtual_memory().available))
 
 
 class AugmentedViews:
