@@ -1,12 +1,13 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from tlcourse.__main__ import main
+from tlcourse.__main__ import COMMANDS, main
 from tlcourse.backbones import WeightsUnavailable
 
 
@@ -18,7 +19,7 @@ def lessons(monkeypatch, tmp_path):
     for name, text in {"00_fine": "1 + 1", "01_broken": "raise ValueError('on purpose')"}.items():
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text)])
         nbformat.write(book, folder / f"{name}.ipynb")
-    monkeypatch.setattr("tlcourse.cli.lessons.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("tlcourse.cli.run.repository_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -46,14 +47,14 @@ def test_run_without_lessons_is_an_error(lessons, capsys):
 
 def test_fetch_fails_without_weights_but_not_without_images(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TLCOURSE_CACHE", str(tmp_path))
-    monkeypatch.setattr("tlcourse.backbones.weights.fetch_checkpoint", lambda name: tmp_path / name)
+    monkeypatch.setattr("tlcourse.cli.fetch.fetch_checkpoint", lambda name: tmp_path / name)
     assert main(["fetch"]) == 0
     assert "the lessons will use the simulated set" in capsys.readouterr().err
 
     def unavailable(name):
         raise WeightsUnavailable("nowhere to be had")
 
-    monkeypatch.setattr("tlcourse.backbones.weights.fetch_checkpoint", unavailable)
+    monkeypatch.setattr("tlcourse.cli.fetch.fetch_checkpoint", unavailable)
     assert main(["fetch"]) == 1
     assert "nowhere to be had" in capsys.readouterr().err
 
@@ -132,9 +133,25 @@ def test_experiments_need_a_grid_file_with_a_function(tmp_path, capsys):
 
 
 def test_help_needs_no_torch():
-    code = "import sys, tlcourse.__main__ as m; m._parser(); print(*sys.modules)"
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
+    code += "from tlcourse.__main__ import main; main(['--help'])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "put what `train` came to on one page" in run.stdout
     assert {"torch", "numpy", "pandas", "jinja2"}.isdisjoint(run.stdout.split())
+
+
+def test_every_command_is_a_module_that_declares_its_options_and_works():
+    for name in COMMANDS:
+        command = import_module(f"tlcourse.cli.{name}")
+        assert all(hasattr(command, part) for part in ("add_arguments", "run", "REFUSALS"))
+
+
+@pytest.mark.parametrize("words", [[], ["no_such_command"], ["train"], ["fetch", "--size", "3"]])
+def test_what_is_no_command_exits_with_the_usage(words, capsys):
+    with pytest.raises(SystemExit) as info:
+        main(words)
+    assert info.value.code == 2
+    assert "usage: tlcourse" in capsys.readouterr().err
 
 
 def test_bench_prints_its_table_or_what_is_wrong(capsys):

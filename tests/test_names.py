@@ -6,6 +6,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "tlcourse"
 SHARED = {
+    "REFUSALS": "each command says what it refuses",
+    "add_arguments": "each command declares its own",
+    "run": "each command does its work",
     "FORMAT": "each kind of file counts its own versions",
     "KIND": "each kind of file says what it is",
     "Factors": "one alias, in two modules that know nothing of each other",

@@ -7,6 +7,7 @@ about what else runs as about the machine. The comparison with other libraries i
 from __future__ import annotations
 
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,10 +26,27 @@ from tlcourse.training.fit import fit
 WORK = ("features", "head", "head and last stage", "all layers")
 """What trains; features are those that a probe learns from, in one pass."""
 TURNS = [(work, cache) for work in WORK for cache in (True, False) if cache or "head" in work]
+REFUSALS = (ValueError,)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("--backbone", default="mobilenet_v2", help="a classifier of torchvision")
+    parser.add_argument("--images", type=int, default=128, help="simulated images to train on")
+    parser.add_argument("--size", type=int, default=128, help="side in pixels")
+    parser.add_argument("--epochs", type=int, default=3, help="of each training")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; medians are shown")
+
+
+def run(options: Namespace) -> int:
+    """Print the table of `bench`; return 0."""
+    table = bench(**vars(options))
+    print(table.to_string(float_format="{:.3g}".format, na_rep=""))
+    return 0
 
 
 def bench(
-    backbone: str = "mobilenet_v2",
+    backbone: str,
     *,
     images: int = 128,
     size: int = 128,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -35,7 +36,7 @@ REQUIRED = {
 }
 """What lessons import, with the name under which it is installed; this module imports torch."""
 
-
+REFUSALS = ()
 CHECKPOINT = "mobilenet_v2-b0353104.pth"
 """Torchvision's name of MobileNetV2's weights, stated so that it need not be imported and asked."""
 
@@ -52,6 +53,17 @@ class Finding(NamedTuple):
         sign = {True: "ok     ", False: "MISSING", None: "note   "}[self.ok]
         mend = f"\n         mend it: {self.remedy}" if self.remedy and not self.ok else ""
         return f"{sign}  {self.what}: {self.detail}{mend}"
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    """Declare nothing: the command takes no options."""
+
+
+def run(_options: Namespace) -> int:
+    """Print what was found; return 0 if the course can run, else 1."""
+    findings = examine()
+    print(report(findings))
+    return 0 if can_run(findings) else 1
 
 
 def examine() -> list[Finding]:
@@ -127,13 +139,10 @@ def _weights() -> Finding:
     path = Path(torch.hub.get_dir()) / "checkpoints" / CHECKPOINT
     if not path.is_file():
         return Finding("weights", False, f"nothing at {path}", FETCH)
-    if not _sha256(path.read_bytes()).startswith(path.stem.rpartition("-")[2]):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(path.stem.rpartition("-")[2]):
         return Finding("weights", False, f"{path} is damaged", f"delete {path}, then {FETCH}")
     return Finding("weights", True, str(path))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _images() -> Finding:

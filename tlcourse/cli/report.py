@@ -1,25 +1,25 @@
-"""What `tlcourse report` does."""
+"""`tlcourse report`: put what `tlcourse train` came to on one page."""
 
 from __future__ import annotations
 
-import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import matplotlib as mpl
 
 from tlcourse.reports.page import write_report
 
+REFUSALS = (OSError, ValueError)
 
-def report_command(options: Namespace) -> int:
-    """Write the page for a training's folder; return 0 or 2 (there is no finished training).
 
-    Args:
-        options: `folder`, and `out` or None.
-    """
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("folder", type=Path, help="what `tlcourse train --out` names")
+    parser.add_argument("--out", type=Path, help="an .html file (default: report.html there)")
+
+
+def run(options: Namespace) -> int:
+    """Write the page for the folder of a finished training; return 0."""
     mpl.use("Agg")  # draws without a screen
-    try:
-        print(f"report in {write_report(options.folder, out=options.out)}")
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(f"report in {write_report(options.folder, out=options.out)}")
     return 0

@@ -1,39 +1,62 @@
-"""What `tlcourse train` and `tlcourse predict` do."""
+"""`tlcourse train`: build a detector from images, or go on."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import warnings
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-
 from tlcourse.backbones.architectures import UnsupportedModel
 from tlcourse.backbones.weights import WeightsUnavailable
-from tlcourse.datasets.base import ImageSet, InvalidDataset, LeakageWarning, Skipped
-from tlcourse.datasets.folder import has_image_ending
+from tlcourse.datasets.base import ImageSet, LeakageWarning, Skipped
 from tlcourse.datasets.loading import DATASET_NAMES, load_images
 from tlcourse.datasets.medmnist import DatasetUnavailable
-from tlcourse.detectors.artifacts import PROBABILITY, Artifacts
-from tlcourse.detectors.serialization import load_detector
+from tlcourse.detectors.artifacts import Artifacts
+from tlcourse.detectors.config import HEAD_LR
 from tlcourse.detectors.train import train_detector
-from tlcourse.files import written_whole
-from tlcourse.training.strategies import get_strategy
+from tlcourse.training.strategies import STRATEGIES, get_strategy
 
 REFUSALS = (OSError, ValueError, WeightsUnavailable, DatasetUnavailable, UnsupportedModel)
 """What arguments and files may be refused with; anything else is a fault of the program."""
 
 
-def train_command(options: Namespace) -> int:
-    """Train as the options of `tlcourse train` say; return 0, 1 (stopped on the way) or 2 (cannot).
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    given = " (default: %(default)s)"
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="a folder of images per class, an .npz in MedMNIST's layout, or a name: phantom, "
+        "breast, breastmnist; divided in the same way whatever the seed",
+    )
+    parser.add_argument("--backbone", default="mobilenet_v2", help="of torchvision" + given)
+    ways = "how it is carried over: " + ", ".join(STRATEGIES)
+    parser.add_argument("--strategy", default="warmup", help=ways + given)
+    parser.add_argument("--out", type=Path, required=True, help="a folder for all that comes of it")
+    parser.add_argument("--epochs", type=int, default=10, help="times an image is seen" + given)
+    rates = f"rate of the head, or several to choose from (default: {HEAD_LR})"
+    parser.add_argument("--lr", type=float, nargs="+", help=rates)
+    parser.add_argument("--size", type=int, default=128, help="side in pixels" + given)
+    parser.add_argument("--seed", type=int, default=0, help="of head, order, mirroring" + given)
+    weights = "balanced: every class counts alike in the loss, however few its images are"
+    parser.add_argument("--class-weights", choices=["balanced"], help=weights)
+    copies = "correlation above which images count as copies and stay in one part" + given
+    parser.add_argument("--copies-above", type=float, default=0.95, help=copies)
+    add_skip_bad(parser)
 
-    Args:
-        options: `data`, `backbone`, `strategy`, `out`, `epochs`, `lr`, `size`, `seed`,
-            `class_weights`, `copies_above`, `skip_bad`.
-    """
+
+def add_skip_bad(parser: ArgumentParser) -> None:
+    """Declare the option to go on without unreadable files."""
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on without files that cannot be read"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Train as the options say; return 0, or 1 if it was stopped on the way."""
     try:
         get_strategy(options.strategy)  # a wrong name is found before images are read
         with warnings.catch_warnings(record=True) as caught:
@@ -52,73 +75,16 @@ def train_command(options: Namespace) -> int:
             notices=_notices(caught),
             command=_command_line(options),
         )
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except (KeyboardInterrupt, FloatingPointError) as error:
+        print(str(error) or "stopped; the same command goes on from here", file=sys.stderr)
         return 1
-    except FloatingPointError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except REFUSALS as error:
-        print(error, file=sys.stderr)
-        return 2
     print(_summary(artifacts))
     return 0
 
 
-def predict_command(options: Namespace) -> int:
-    """Answer for image files as the options of `tlcourse predict` say; return 0 or 2 (cannot).
-
-    The table goes to `out`, or else to the standard output as CSV: a row per file with the answer
-    and the probability of each class.
-
-    Args:
-        options: `detector`, `images`, `out`, `skip_bad`.
-    """
-    try:
-        detector = load_detector(options.detector)
-        files = image_files(options.images)
-        probs = detector.predict_files(files, skip_bad=options.skip_bad, progress=True)
-        table = probs.add_prefix(PROBABILITY)
-        table.insert(0, "answer", detector.predicted_classes(probs))
-        _tell_skipped(probs.attrs["skipped"])
-        _write(table, options.out)
-    except REFUSALS as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-def image_files(paths: Iterable[Path]) -> list[Path]:
-    """List the files given and, of folders, all image files in them and in folders below, sorted.
-
-    Hidden files and folders are left out.
-
-    Raises:
-        FileNotFoundError: If there is nothing at a path.
-        InvalidDataset: If a folder holds no image file.
-    """
-    files = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if _is_visible_image(p, path))
-            if not found:
-                raise InvalidDataset(path, "image files such as .png or .jpg", "none")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"no file or folder at {path}")
-    return files
-
-
-def _is_visible_image(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not hidden and file.is_file() and has_image_ending(file)
-
-
 def _load(options: Namespace) -> ImageSet:
     """Load the images, a folder's at the size of the network; say what they are."""
-    path, out = Path(options.data), Path(options.out)
+    path, out = Path(options.data), options.out
     if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
         raise ValueError(f"{out} lies in the folder of the images: it would be taken for a class")
     by_name = options.data in DATASET_NAMES and not path.exists()
@@ -129,11 +95,12 @@ def _load(options: Namespace) -> ImageSet:
         skip_bad=options.skip_bad,
     )
     print(data, flush=True)
-    _tell_skipped(data.skipped)
+    tell_skipped(data.skipped)
     return data
 
 
-def _tell_skipped(skipped: Iterable[Skipped]) -> None:
+def tell_skipped(skipped: Iterable[Skipped]) -> None:
+    """Say which files were left out, and why."""
     for entry in skipped:
         print(f"left out: {entry}", file=sys.stderr)
 
@@ -171,12 +138,3 @@ def _summary(artifacts: Artifacts) -> str:
         f"next      tlcourse report {artifacts.folder}",
     ]
     return "\n".join([*lines, f"          tlcourse predict {artifacts.detector} IMAGE_OR_FOLDER"])
-
-
-def _write(table: pd.DataFrame, out: Path | None) -> None:
-    if out is None:
-        print(table.to_csv(lineterminator="\n"), end="")
-        return
-    with written_whole(Path(out)) as partial:
-        table.to_csv(partial, lineterminator="\n")
-    print(f"{len(table)} answers in {out}")

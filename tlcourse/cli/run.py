@@ -1,4 +1,4 @@
-"""Execute lessons without a browser and say how each went."""
+"""`tlcourse run`: execute lessons without a browser and say how each went."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,8 @@ CELL_TIMEOUT = 600
 START_TIMEOUT = 60
 """Seconds a kernel may take until it answers."""
 
+REFUSALS = (FileNotFoundError,)
+
 
 @dataclass(frozen=True)
 class LessonRun:
@@ -40,6 +43,25 @@ class LessonRun:
     def passed(self) -> bool:
         """True if every cell ran."""
         return self.verdict == "passed"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("prefix", nargs="?", default="", help="only lessons that start so, like 02")
+    parser.add_argument("--solutions", action="store_true", help="the complete copies")
+    table = Path("build/run.json")
+    parser.add_argument("--json", type=Path, default=table, help="where the table goes")
+    parser.add_argument("--limit", type=float, help="seconds that no lesson may exceed")
+
+
+def run(options: Namespace) -> int:
+    """Execute the lessons and print and save how they went; return 0 if all passed, else 1."""
+    runs = run_lessons(
+        find_lessons(solutions=options.solutions, prefix=options.prefix), limit=options.limit
+    )
+    save_json(runs, options.json)
+    print(format_table(runs))
+    return 0 if all(lesson.passed for lesson in runs) else 1
 
 
 def find_lessons(*, solutions: bool = False, prefix: str = "") -> list[Path]:

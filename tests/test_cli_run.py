@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-from tlcourse.cli import lessons
-from tlcourse.cli.lessons import LessonRun, format_table, run_lessons
+from tlcourse.cli import run as lessons
+from tlcourse.cli.run import LessonRun, format_table, run_lessons
 
 PAUSE = "import time; time.sleep(5)"
 
