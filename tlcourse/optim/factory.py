@@ -63,7 +63,6 @@ def prepare_optimizer(
     size: int,
     *,
     unfreezing: str | None = None,
-    stacklevel: int = 2,
 ) -> Optimizer:
     """Bring a model to its device and give it its optimizer; refuse what cannot be trained.
 
@@ -77,7 +76,6 @@ def prepare_optimizer(
             has logits.
         size: Side in pixels at which the network sees the images.
         unfreezing: See `make_optimizer`.
-        stacklevel: How many calls up a warning points (see `warnings.warn`).
 
     Raises:
         ValueError: If nothing may move, or the network has another number of logits.
@@ -89,7 +87,8 @@ def prepare_optimizer(
     if isinstance(data, ImageSet):
         _check_num_logits(model, data, size)
     made = make_optimizer(model, optimizer, unfreezing=unfreezing)
-    check_optimizer(model, made, unfreezing=unfreezing, stacklevel=stacklevel + 1)
+    # A warning points at the call of `fit` or `find_lr`.
+    check_optimizer(model, made, unfreezing=unfreezing, stacklevel=4)
     return made
 
 

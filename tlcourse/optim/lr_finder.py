@@ -138,7 +138,7 @@ def find_lr(
     probed, trained = _divided(data.train, held_back, seed)
     # In one call, so that a copied optimizer holds the copied parameters.
     trial, given = copy.deepcopy((model, make_optimizer(model, optimizer)))
-    trial_optimizer = prepare_optimizer(trial, given, data, size, stacklevel=3)
+    trial_optimizer = prepare_optimizer(trial, given, data, size)
     images = PreparedImages(trial, trained.images, size=size)
     batches = TrainingBatches(images, trained.labels, batch_size, augment=augment, seed=seed)
     loss_function = make_loss_function(class_weights, data, trial)

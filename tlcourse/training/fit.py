@@ -149,9 +149,8 @@ def fit(
     _check_arguments(data, val, epochs, keep, augment, views)
     unfreezing = plan_unfreezing(model, unfreeze_at, epochs)
     with large_buffers_kept(), seeded(seed):
-        optimizer = prepare_optimizer(
-            model, optimizer, data, size, unfreezing=lowest_unfrozen(unfreezing), stacklevel=3
-        )
+        lowest = lowest_unfrozen(unfreezing)
+        optimizer = prepare_optimizer(model, optimizer, data, size, unfreezing=lowest)
         inputs: ActivationCache | LoaderBatches = (
             ActivationCache(model, data, batch_size, size, augment, views, cache, seed)
             if isinstance(data, ImageSet)
@@ -164,8 +163,7 @@ def fit(
         )
         settings = training.settings(schedule, epochs, seed) if checkpoint is not None else {}
         training.scheduler = make_scheduler(schedule, optimizer, epochs * len(inputs))
-        interrupted = training.run(epochs, checkpoint, settings, progress=progress)
-    return recorder.history(interrupted=interrupted, kept_epoch=training.best.held(interrupted))
+        return training.run(epochs, checkpoint, settings, progress=progress)
 
 
 def train_epoch(
@@ -236,8 +234,8 @@ class Training:
         settings: Mapping[str, Any],
         *,
         progress: bool,
-    ) -> bool:
-        """Train, keep the weights that are wanted, and tell whether Ctrl-C ended it early.
+    ) -> History:
+        """Train, keep the weights that are wanted, and tell what happened.
 
         Args:
             epochs: Number of the last epoch.
@@ -263,7 +261,8 @@ class Training:
             self.model.eval()
         if interrupted:
             print(self.best.message(epoch, epochs))
-        return interrupted
+        held = self.best.held(interrupted)
+        return self.recorder.history(interrupted=interrupted, kept_epoch=held)
 
     def settings(
         self, schedule: LRScheduler | MakeSchedule | None, epochs: int, seed: int
