@@ -6,41 +6,27 @@ is typed: all are computed from the predictions for the test images.
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from tlcourse.datasets.base import ImageSet
 from tlcourse.detectors.detector import Detector
+from tlcourse.detectors.train import WITH_INTERVAL
 from tlcourse.files import written_whole
-from tlcourse.metrics.calibration import apply_temperature
+from tlcourse.metrics.calibration import apply_temperature, calibration_error
 from tlcourse.metrics.intervals import Interval, bootstrap
 from tlcourse.metrics.operating_points import OperatingPoint, at_threshold
-from tlcourse.metrics.scores import (
-    Metric,
-    accuracy,
-    auc,
-    balanced_accuracy,
-    calibration_error,
-    log_loss,
-)
-from tlcourse.reports.page import SCORE_TEXTS, SPLIT_TEXTS
+from tlcourse.metrics.scores import log_loss
+from tlcourse.reports.page import PAGES, SCORE_TEXTS, SPLIT_TEXTS
 from tlcourse.runtime import versions
 
-METRICS: dict[str, Metric] = {
-    "auc": auc,
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-}
+SCORES = ("auc", "accuracy", "balanced_accuracy")
 """Scores that a card gives with an interval; the loss stands beside the calibration error."""
-
 
 CARD_RESAMPLES = 500
 """Draws of the bootstrap: half as many as a report takes, so that a lesson need not wait."""
@@ -103,7 +89,7 @@ def model_card(
     """
     _check_given(detector, data, probs, chosen, failures)
     rows = probs.to_numpy(dtype=float)
-    page = _template().render(
+    page = PAGES.get_template("card.md").render(
         detector=detector,
         data=data,
         split_text=SPLIT_TEXTS[data.partition],
@@ -143,37 +129,13 @@ def _check_given(
         )
 
 
-def _template() -> Any:
-    pages = Environment(
-        loader=PackageLoader("tlcourse.reports"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    pages.filters["plain"] = _plain
-    return pages.get_template("card.md")
-
-
-def _plain(text: object) -> str:
-    r"""Return text on one line whose signs Markdown and HTML show and do not obey.
-
-    >>> _plain("a|b <i>_c_")
-    'a\\|b &lt;i&gt;\\_c\\_'
-    """
-    words = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\\`*_|\[\]~#$])", r"\\\1", words)
-
-
 def _scores(data: ImageSet, rows: NDArray[np.float64]) -> list[tuple[str, Interval]]:
     labels, groups = data.test.labels, data.test.groups
-    return [
-        (
-            SCORE_TEXTS[name],
-            bootstrap(metric, labels, rows, groups=groups, resamples=CARD_RESAMPLES),
-        )
-        for name, metric in METRICS.items()
-    ]
+    found = {
+        name: bootstrap(WITH_INTERVAL[name], labels, rows, groups=groups, resamples=CARD_RESAMPLES)
+        for name in SCORES
+    }
+    return [(SCORE_TEXTS[name], interval) for name, interval in found.items()]
 
 
 def _point(

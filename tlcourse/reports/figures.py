@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from markupsafe import Markup
+import pandas as pd
 
 from tlcourse import plots
 from tlcourse.detectors.artifacts import Artifacts
@@ -13,17 +12,17 @@ MISTAKES_PER_ROW = 4
 """Images in a row of mistakes."""
 
 
-def draw_rates(artifacts: Artifacts) -> Markup:
+def draw_rates(artifacts: Artifacts) -> str:
     """Draw the rate of each stage; one that never moves is frozen."""
     plan = artifacts.run["training"]
     moving = {group["name"]: group["lr"] for group in plan["rates"]}
     title = f"Full rate of each stage, strategy {artifacts.run['arguments']['strategy']['name']}"
     ax = plots.stage_rates({name: moving.get(name) for name in plan["stages"]}, title=title)
     said = [f"{n} {moving[n]:.2g}" if n in moving else f"{n} frozen" for n in plan["stages"]]
-    return _picture(ax, f"Learning rate of each stage on a log axis: {', '.join(said)}.")
+    return as_html(ax, alt=f"Learning rate of each stage on a log axis: {', '.join(said)}.")
 
 
-def draw_history(artifacts: Artifacts) -> Markup:
+def draw_history(artifacts: Artifacts) -> str:
     """Draw losses and validation AUC by epoch of the training that was chosen."""
     chosen = artifacts.run["chosen"]
     table = artifacts.history.query(f"head_lr == {chosen['lr']!r}")
@@ -35,12 +34,12 @@ def draw_history(artifacts: Artifacts) -> Markup:
         f"{table['val_loss'].iloc[0]:.2f} to {last['val_loss']:.2f}, validation AUC from "
         f"{table['val_auc'].iloc[0]:.2f} to {last['val_auc']:.2f}."
     )
-    return _picture(plots.history_curves(table, title=title), alt)
+    return as_html(plots.history_curves(table, title=title), alt=alt)
 
 
-def draw_confusion(artifacts: Artifacts) -> Markup:
+def draw_confusion(artifacts: Artifacts) -> str:
     """Draw true against answered classes of the test images."""
-    predicted = _predicted_classes(artifacts)
+    predicted = pd.Categorical(artifacts.predictions["answer"], artifacts.classes).codes
     right = int((predicted == artifacts.labels).sum())
     title = f"{right} of {len(predicted)} test images are answered rightly"
     ax = plots.confusion_matrix(artifacts.labels, predicted, artifacts.classes, title=title)
@@ -49,10 +48,10 @@ def draw_confusion(artifacts: Artifacts) -> Markup:
         f"{int(((artifacts.labels == i) & (predicted == i)).sum())} are called so"
         for i, name in enumerate(artifacts.classes)
     ]
-    return _picture(ax, f"Table of true against answered classes: {'; '.join(said)}.")
+    return as_html(ax, alt=f"Table of true against answered classes: {'; '.join(said)}.")
 
 
-def draw_roc(artifacts: Artifacts) -> Markup | None:
+def draw_roc(artifacts: Artifacts) -> str | None:
     """Draw the ROC curve of the first class against the second; None for more than two."""
     if len(artifacts.classes) != 2:
         return None
@@ -61,10 +60,10 @@ def draw_roc(artifacts: Artifacts) -> Markup | None:
     title = f"{first} ranks above {artifacts.classes[1]} in {100 * area:.0f} of 100 pairs"
     models = {"detector": artifacts.probs}
     ax = plots.roc(artifacts.labels, models, title=title, positive=0, positive_name=first)
-    return _picture(ax, f"ROC curve for {first} with the diagonal of guessing, AUC {area:.2f}.")
+    return as_html(ax, alt=f"ROC curve for {first} with the diagonal of guessing, AUC {area:.2f}.")
 
 
-def draw_mistakes(artifacts: Artifacts) -> Markup | None:
+def draw_mistakes(artifacts: Artifacts) -> str | None:
     """Draw the most wrong test images with what they are and what they were called."""
     count = len(artifacts.most_wrong)
     if not count:
@@ -87,14 +86,4 @@ def draw_mistakes(artifacts: Artifacts) -> Markup | None:
         captions=captions,
     )
     said = [f"{artifacts.classes[i]}, {text}" for i, text in zip(labels, captions, strict=True)]
-    return _picture(axes, f"Thumbnails of {count} test images: {'; '.join(said)}.")
-
-
-def _predicted_classes(artifacts: Artifacts) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    numbers = {name: i for i, name in enumerate(artifacts.classes)}
-    return np.array([numbers[name] for name in artifacts.predictions["answer"]], np.int64)
-
-
-def _picture(target: object, alt: str) -> Markup:
-    # as_html has escaped the text; the rest of it is base64.
-    return Markup(as_html(target, alt=alt))  # type: ignore[arg-type]
+    return as_html(axes, alt=f"Thumbnails of {count} test images: {'; '.join(said)}.")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tlcourse.detectors.artifacts import DETECTOR, Artifacts, read_artifacts
 from tlcourse.files import written_whole
+from tlcourse.metrics.intervals import Interval
 from tlcourse.reports import figures as pictures
 
 if TYPE_CHECKING:
@@ -34,7 +36,29 @@ SPLIT_TEXTS = {
     "image": "were dealt out image by image, nothing kept together: images of one patient, or near "
     "copies, stand in two parts, so every score flatters",
 }
-"""What a page says of each of `imagesets.PARTITIONS`."""
+"""What a page says of each of `datasets.base.PARTITIONS`."""
+
+
+def plain(text: object) -> str:
+    r"""Return text on one line whose signs Markdown and HTML show and do not obey.
+
+    >>> plain("a|b <i>_c_")
+    'a\\|b &lt;i&gt;\\_c\\_'
+    """
+    words = escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_|\[\]~#$])", r"\\\1", words)
+
+
+PAGES = Environment(
+    loader=PackageLoader("tlcourse.reports"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+"""The templates of the pages: what is given to HTML is escaped, in Markdown it needs `plain`."""
+PAGES.filters["plain"] = plain
 
 
 def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
@@ -63,19 +87,12 @@ def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
 
 def render(artifacts: Artifacts) -> str:
     """Return the page of a training as HTML."""
-    pages = Environment(
-        loader=PackageLoader("tlcourse.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    run = artifacts.run
-    return pages.get_template("report.html").render(
+    run, test = artifacts.run, artifacts.run["scores"]["test"]
+    return PAGES.get_template("report.html").render(
         run=run,
         data=run["data"],
         plan=run["training"],
-        headline=_headline(artifacts),
+        headline=f"test AUC {_figures(test['auc'])} on {len(artifacts.predictions)} images",
         split_text=SPLIT_TEXTS[run["data"]["partition"]],
         counts=_counts(run["data"]),
         scores=_scores(run["scores"]),
@@ -93,23 +110,16 @@ def render(artifacts: Artifacts) -> str:
     )
 
 
-def _headline(artifacts: Artifacts) -> str:
-    auc = artifacts.run["scores"]["test"]["auc"]
-    return f"test AUC {_figures(auc)} on {len(artifacts.predictions)} images"
-
-
 def _figures(score: Any) -> str:
-    if not isinstance(score, dict):
-        return f"{score:.3f}"
-    return f"{score['estimate']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return str(Interval(**score)) if isinstance(score, dict) else f"{score:.3f}"
 
 
 def _scores(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, test figures and validation figure of each score."""
+    test, val = scores["test"], scores["val"]
     return [
-        (text, _figures(scores["test"][key]), _figures(scores["val"][key]) if val else "")
+        (text, _figures(test[key]), _figures(val[key]) if key in val else "")
         for key, text in SCORE_TEXTS.items()
-        for val in [key in scores["val"]]
     ]
 
 
