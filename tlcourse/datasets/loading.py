@@ -95,7 +95,7 @@ def load_images(
     return source.load(size=size, seed=seed, threshold=threshold, progress=progress, **given)
 
 
-class Source(NamedTuple):
+class ImageSource(NamedTuple):
     """Where images come from.
 
     Attributes:
@@ -137,9 +137,9 @@ def _breast(*, size: int | None, split: str | None = None, **options: Any) -> Im
 
 # Another data set is a module beside this one, with a function that loads it, and a row here.
 SOURCES: Final = {
-    "breast": Source("BreastMNIST", _breast, ("split",)),
-    "breastmnist": Source("BreastMNIST", load_breastmnist, ("split",)),
-    "phantom": Source(
+    "breast": ImageSource("BreastMNIST", _breast, ("split",)),
+    "breastmnist": ImageSource("BreastMNIST", load_breastmnist, ("split",)),
+    "phantom": ImageSource(
         "simulated images",
         _phantom,
         ("n", "shift", "shift_test", "views", "contrast", "mimic", "malignant", "shortcut"),
@@ -149,14 +149,14 @@ SOURCES: Final = {
 DATASET_NAMES: Final = tuple(SOURCES)
 
 
-def _own_source(path: Path) -> Source:
+def _own_source(path: Path) -> ImageSource:
     """Say how the images at a learner's own path are loaded."""
     if path.is_dir():
         load: Callable[..., ImageSet] = partial(_own_folder, path)
-        return Source("a folder of images", load, ("split", "classes", "skip_bad"))
+        return ImageSource("a folder of images", load, ("split", "classes", "skip_bad"))
     if path.is_file():
         title = "an .npz, which is read whole or not at all"
-        return Source(title, partial(_own_npz, path), ("split", "classes"))
+        return ImageSource(title, partial(_own_npz, path), ("split", "classes"))
     raise FileNotFoundError(f"no file or folder at {str(path)!r}; names are {', '.join(SOURCES)}")
 
 

@@ -28,7 +28,6 @@ Floats = NDArray[np.float32]
 # for each small batch would take a fifth of the whole time.
 Factors = Mapping[str, NDArray[Any]]
 Complexes = NDArray[np.complex64]
-Rows = NDArray[np.int64]
 Generator = np.random.Generator
 
 
@@ -36,7 +35,7 @@ Generator = np.random.Generator
 class Batch:
     """Arrays that share their first axis: patients or images."""
 
-    def take(self, rows: Rows) -> Self:
+    def take(self, rows: NDArray[np.int64]) -> Self:
         """Return these rows of every array, in this order."""
         chosen = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
         return replace(self, **chosen)
@@ -108,7 +107,9 @@ def column(values: ArrayLike) -> Floats:
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
-def one_by_one(parts: Floats, counts: ArrayLike) -> Iterator[tuple[Rows, list[Floats]]]:
+def one_by_one(
+    parts: Floats, counts: ArrayLike
+) -> Iterator[tuple[NDArray[np.int64], list[Floats]]]:
     """Yield the first, second, ... part with the images that have it.
 
     Args:
