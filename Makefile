@@ -5,10 +5,12 @@ PYTHON ?= python3
 setup lab test run doctor:
 	@$(PYTHON) tools/bootstrap.py $@ $(ARGS)
 
-# For authors: learner and solution copies and the instructor's guide from notebooks/src.
+# For authors: learner and solution copies and the instructor's guide from notebooks/src, the picture
+# of the package from its imports.
 lessons:
 	@.venv/bin/python -m tools.lessons
 	@.venv/bin/python -m tools.instructor
+	@.venv/bin/python -m tools.architecture
 
 # For authors: the locks from pyproject.toml (needs uv). No index address may enter them.
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -2,14 +2,21 @@
 
 import ast
 import io
+import json
 import re
 import subprocess
 import sys
 import tokenize
 from collections import defaultdict
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from tlcourse.__main__ import COMMANDS
+from tools import architecture
+from tools.architecture import PAGE, dotted, imported, modules, room_of, rooms
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tlcourse"
@@ -20,44 +27,7 @@ SMALL = 60
 """Lines of code below which a module is a fragment rather than a room."""
 
 
-def floors():
-    """Rooms by floor, from the one table that says so."""
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text, flags=re.M)
-    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)", rooms)}
-
-
-FLOORS = floors()
-
-
-def modules(building="tlcourse"):
-    return sorted((ROOT / building).rglob("*.py"))
-
-
-def dotted(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    return name.removesuffix(".__init__")
-
-
-def room_of(name):
-    """The room of a module's dotted name, such as backbones of tlcourse.backbones.stages."""
-    return name.split(".")[1]
-
-
-def imported(path):
-    """Dotted names of this repository's modules that a file imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative import; name tlcourse in full"
-            inner = node.module in ("tlcourse", "studies")
-            found |= {f"{node.module}.{a.name}" for a in node.names} if inner else {node.module}
-        elif isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-    own = {
-        name for name in found if name and name.split(".")[0] in ("tlcourse", "studies", "tools")
-    }
-    return own - {"tlcourse.__version__"}
+FLOORS = {name: room.floor for name, room in rooms().items()}
 
 
 def code_lines(path):
@@ -142,23 +112,62 @@ def test_only_widgets_imports_ipywidgets():
     assert {room_of(dotted(p)) for p in users} == {"widgets"}
 
 
-def loaded_by(code):
-    """Names of all modules that a fresh Python holds after `code`."""
-    code += "; import sys; print(*sorted(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+@cache
+def started(code, turns=3):
+    """Run code in a Python of its own; return the modules it loads and its processor seconds.
+
+    Seconds are user and system time of the process and all it starts: another program's work on
+    the machine counts less there than in wall time. The best of some turns counts.
+    """
+    ending = "\nimport json, os, sys; print(json.dumps([sum(os.times()[:4]), [*sys.modules]]))"
+    told = []
+    for _ in range(turns):
+        command = [sys.executable, "-c", code + ending]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        told.append(json.loads(run.stdout.splitlines()[-1]))
+    return set(told[0][1]), min(seconds for seconds, _ in told)
+
+
+def of_command(word):
+    """Return code that runs `tlcourse` with this word."""
+    return f"""
+from tlcourse.__main__ import main
+try:
+    main([{word!r}])
+except SystemExit:
+    pass
+"""
 
 
 def test_importing_the_package_alone_is_light():
-    assert not {"torch", "numpy"} & loaded_by("import tlcourse")
+    loaded, seconds = started("import tlcourse")
+    assert not {"torch", "numpy", "pandas"} & loaded
+    assert seconds < 0.1 + started("")[1]
+
+
+def test_help_loads_nothing_heavy():
+    loaded, seconds = started(of_command("--help"))
+    assert "tlcourse.__main__" in loaded
+    assert not {"torch", "numpy", "pandas"} & loaded
+    assert seconds < 0.2 + started("")[1]
+
+
+@pytest.mark.slow
+def test_the_doctor_comes_soon():
+    loaded, seconds = started(of_command("doctor"), turns=2)
+    assert "tlcourse.cli.doctor" in loaded
+    assert not {"sklearn", "skimage", "matplotlib"} & loaded, "it looks at their files instead"
+    # Seconds of torch's own import, as processors and what else they do differ by more than that.
+    assert seconds < 2 * started("import torch, pandas", turns=2)[1]
 
 
 def test_training_loads_neither_simulator_nor_image_tools():
-    loaded = loaded_by("from tlcourse.training import fit, predict")
+    loaded, _ = started("from tlcourse.training import fit, predict", turns=1)
     own = {name for name in loaded if name.split(".")[0] == "tlcourse"}
     assert len(own) <= 35, sorted(own)
-    assert not {n for n in loaded if n.startswith(("tlcourse.simulation", "skimage"))}
-    assert "pandas.plotting" not in loaded or "matplotlib" not in loaded
+    assert not {name for name in own if name.startswith("tlcourse.simulation")}
+    # pandas brings pandas.plotting itself, which is thin; what it would draw with must not come.
+    assert not {"skimage", "matplotlib"} & loaded
 
 
 @by_name([*modules(), *modules("studies")])
@@ -169,3 +178,102 @@ def test_functions_stay_short(path):
             docstring = ast.get_docstring(node, clean=False) or ""
             lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
             assert lines <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {lines} lines"
+
+
+def test_picture_and_list_of_imports_are_in_step():
+    assert not architecture.stale(), "run: make lessons"
+
+
+def test_the_picture_shows_every_room_and_none_over_another():
+    layout = architecture.laid_out(architecture.reduced(architecture.arrows()))
+    for number, floor in enumerate(layout.floors):
+        there = [place for place in floor if isinstance(place, str)]
+        assert set(there) == {name for name, level in FLOORS.items() if level == number}
+        at = [layout.x[place] for place in there]
+        assert all(right - left >= architecture.BOX for left, right in pairwise(at))
+    assert max(layout.x.values()) + architecture.BOX / 2 <= architecture.WIDTH
+
+
+@cache
+def defined(path):
+    """Names that a file defines: `function`, `CONSTANT`, `Class`, `Class.method`, `Class.field`."""
+    found = set()
+
+    def note(body, within=""):
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(within + node.name)
+            if isinstance(node, ast.ClassDef):
+                note(node.body, f"{node.name}.")
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found.update(within + t.id for t in targets if isinstance(t, ast.Name))
+
+    note(ast.parse(path.read_text(encoding="utf-8")).body)
+    return found
+
+
+@cache
+def sources():
+    """All code of the repository as one text, and all names that it defines."""
+    files = [path for top in architecture.OWN for path in modules(top)]
+    names = set().union(*map(defined, files), *(dotted(path).split(".") for path in files))
+    texts = [path.read_text(encoding="utf-8") for path in [*files, *modules("notebooks/src")]]
+    return "\n".join(texts), names
+
+
+def is_there(said):
+    """Tell whether what a page says in backticks exists."""
+    text, names = sources()
+    words = said.split()
+    if words[0] == "make":
+        return re.search(rf"^{words[1]}\b|\b{words[1]}\b.*:$", MAKEFILE, flags=re.M) is not None
+    if words[:2] == ["python", "-m"]:
+        return (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file()
+    if words[0] == "tlcourse" and len(words) > 1:
+        return words[1] in COMMANDS
+    if re.search(r"/|\.(?:py|md|svg|toml)$", said):
+        pattern = said.replace("NN", "[0-9][0-9]").rstrip("/")
+        return any(any(root.glob(pattern)) for root in (ROOT, ROOT / "studies"))
+    return said in names or (not said.isidentifier() and said in text) or f'"{said}"' in text
+
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def named_in(page):
+    return set(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", (ROOT / page).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "studies/README.md"])
+def test_what_a_page_names_is_there(page):
+    said = {name for name in named_in(page) if not name.startswith("build/")}
+    assert len(said) > 10
+    assert not {name for name in said if not is_there(name)}
+
+
+def test_paths_and_commands_in_contributing_are_there():
+    said = {n for n in named_in("CONTRIBUTING.md") if re.match(r"make |python -m |\w+/", n)}
+    assert len(said) > 10
+    assert not {name for name in said if not is_there(name)}
+
+
+def test_a_page_that_names_what_is_gone_is_found():
+    gone = [
+        "fitt",
+        "fit.run",
+        "tlcourse/fit.py",
+        "make coffee",
+        "tlcourse dance",
+        "python -m tools.x",
+    ]
+    assert not [name for name in gone if is_there(name)]
+
+
+def test_the_way_of_an_image_goes_through_these_functions():
+    rows = re.findall(
+        r"^\| `(tlcourse/\S+\.py)` \| ([^|]+) \|", PAGE.read_text("utf-8"), flags=re.M
+    )
+    assert [Path(path).stem for path, _ in rows][:: len(rows) - 1] == ["fit", "fit"]
+    for path, names in rows:
+        assert set(re.findall(r"`([\w.]+)`", names)) <= defined(ROOT / path), path
