@@ -187,7 +187,7 @@ plots.show(ax, alt="Loss by rate, log axis: it falls, then breaks out; the sugge
 
 # %% [markdown]
 # The network itself was not touched; the test trains a copy. The three suggestions lie close
-# together, though each seed has its own head, batches and held-back images. That makes none of them
+# together, though each seed has its own head and its own images held back. That makes none of them
 # the best rate: the test saw each rate for one step. So a suggestion is a start and no verdict;
 # validation decides. Below we keep the usual `1e-3` for the head.
 #

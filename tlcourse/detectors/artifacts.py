@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tlcourse.files import written_whole
 
 KIND = "tlcourse training"
-FORMAT = 1
+FORMAT = 2
 DETECTOR, HISTORY, PREDICTIONS = "detector.pt", "history.csv", "predictions.csv"
 RUN, WORST, CHECKPOINTS = "run.json", "most_wrong.npz", "checkpoints"
 
@@ -108,7 +108,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     """Return the content of `run.json`, finished or not; None if there is no such file.
 
     Raises:
-        InvalidArtifacts: If it is something else, or of a newer version.
+        InvalidArtifacts: If it is something else, or of another version.
     """
     path = folder / RUN
     if not path.is_file():
@@ -120,10 +120,11 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         raise InvalidArtifacts(
             f"{path}: expected a file of `tlcourse train`; found another"
         ) from error
-    if kind != KIND or version > FORMAT:
+    if kind != KIND or version != FORMAT:
         found = f"{kind} of format {version}"
         raise InvalidArtifacts(
-            f"{path}: expected {KIND} of format {FORMAT} or older; found {found}"
+            f"{path}: expected {KIND} of format {FORMAT}; found {found}: train anew into another "
+            "folder, or read it with the version of tlcourse that wrote it"
         )
     return run
 

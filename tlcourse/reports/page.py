@@ -39,10 +39,10 @@ SPLIT_TEXTS = {
 """What a page says of each of `datasets.base.PARTITIONS`."""
 
 
-def plain(text: object) -> str:
+def escape_markdown(text: object) -> str:
     r"""Return text on one line whose signs Markdown and HTML show and do not obey.
 
-    >>> plain("a|b <i>_c_")
+    >>> escape_markdown("a|b <i>_c_")
     'a\\|b &lt;i&gt;\\_c\\_'
     """
     words = escape(" ".join(str(text).split()), quote=False)
@@ -58,7 +58,7 @@ PAGES = Environment(
     keep_trailing_newline=True,
 )
 """The templates of the pages: what is given to HTML is escaped, in Markdown it needs `plain`."""
-PAGES.filters["plain"] = plain
+PAGES.filters["plain"] = escape_markdown
 
 
 def write_report(folder: Path | str, *, out: Path | str | None = None) -> Path:
