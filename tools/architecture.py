@@ -95,13 +95,18 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             if node.level or node.module is None:
                 raise ValueError(f"{path}: expected imports in full, got a relative one")
-            whole = node.module in OWN  # a room, not a name in a module
-            found |= {f"{node.module}.{a.name}" for a in node.names} if whole else {node.module}
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if _is_module(name) else node.module for name in names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             found |= set(re.findall(r"\w+(?:\.\w+)+", ast.unparse(node.args[0])))
-    return {name for name in found if name.split(".")[0] in OWN} - {"tlcourse.__version__"}
+    return {name for name in found if name.split(".")[0] in OWN} - {"tlcourse"}
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def arrows() -> Arrows:
