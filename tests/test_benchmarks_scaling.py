@@ -77,7 +77,7 @@ def test_prepared_images_take_so_much_memory_and_no_more(monkeypatch):
     needed = len(images) * 3 * 32 * 32 * 4
     for limit, once in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(batches, "PREPARED_LIMIT", limit)
-        assert PreparedImages(model, images, size=32).once == once
+        assert PreparedImages(model, images, size=32).prepared_ahead == once
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells")

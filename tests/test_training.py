@@ -406,7 +406,7 @@ def test_prepared_images_are_what_preprocess_gives(monkeypatch):
     for share in (0.25, 0.0):
         monkeypatch.setattr(batches, "PREPARED_SHARE", share)
         prepared = PreparedImages(model, images, size=SIZE)
-        assert prepared.once == (share > 0)
+        assert prepared.prepared_ahead == (share > 0)
         batch = prepared.take(torch.tensor([69, 3]))
         assert torch.equal(batch, wanted[[69, 3]])
         assert batch.is_contiguous(memory_format=torch.channels_last)

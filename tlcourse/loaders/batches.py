@@ -38,8 +38,8 @@ class PreparedImages:
         size: Side of the prepared images in pixels.
 
     Attributes:
-        once: Whether the images were prepared once.
-        view: 0: there is one view of each image, see `tlcourse.loaders.batches`.
+        prepared_ahead: Whether the images were prepared once, ahead of the first batch.
+        view: 0: there is one view of each image; `AugmentedViews` has several.
 
     >>> from torchvision.models import mobilenet_v2
     >>> images = PreparedImages(mobilenet_v2(), np.zeros((5, 28, 28), np.uint8), size=32)
@@ -51,8 +51,8 @@ class PreparedImages:
         self._model, self._raw, self._size = model, images, size
         self._device = device_of(model)
         needed = len(images) * 3 * size * size * 4
-        self.once = needed <= _room(self._device)
-        self._prepared = self._prepare_all() if self.once else None
+        self.prepared_ahead = needed <= _room(self._device)
+        self._prepared = self._prepare_all() if self.prepared_ahead else None
         self.view = 0
 
     def __len__(self) -> int:
@@ -92,7 +92,11 @@ class PreparedImages:
 
 
 class Source(Protocol):
-    """Whatever hands out batches of network inputs by index; `view` tells which version."""
+    """Whatever hands out batches of network inputs by index; `view` tells which version.
+
+    `PreparedImages` does, `AugmentedViews`, and `tlcourse.training.activation_cache`'s
+    `CachedActivations`.
+    """
 
     view: int
 
@@ -163,7 +167,7 @@ class LoaderBatches:
         """Hand out the validation batches."""
         return map(self._placed, self._val)
 
-    def look_again(self) -> None:
+    def update_boundary(self) -> None:
         """Find out what is frozen: nothing depends on it here."""
 
     def settings(self) -> dict[str, Any]:
@@ -237,7 +241,7 @@ class TrainingBatches:
         self.source, self._batch_size = source, batch_size
         self._labels = torch.tensor(labels)
         self._augment = augmentation(augment)
-        self._order, self._chance = (
+        self._order, self._augment_generator = (
             torch.Generator().manual_seed(int(state))
             for state in np.random.SeedSequence(seed).generate_state(2)
         )
@@ -249,11 +253,11 @@ class TrainingBatches:
     @property
     def generators(self) -> tuple[torch.Generator, torch.Generator]:
         """The generators of order and of augmentation."""
-        return self._order, self._chance
+        return self._order, self._augment_generator
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in shuffled_batches(len(self.source), self._batch_size, self._order):
-            images = self._augment(self.source.take(indices), self._chance)
+            images = self._augment(self.source.take(indices), self._augment_generator)
             yield images, self._labels[indices].to(images.device)
 
 
@@ -339,9 +343,12 @@ class AugmentedViews:
             indices: Integers from 0 to N - 1, on the CPU.
         """
         batch = self._source.take(indices)
-        made = [self._augment(batch[i : i + 1], self._chance(n)) for i, n in enumerate(indices)]
+        made = [
+            self._augment(batch[i : i + 1], self._augment_generator(n))
+            for i, n in enumerate(indices)
+        ]
         return torch.cat(made).contiguous(memory_format=torch.channels_last)
 
-    def _chance(self, index: Tensor) -> torch.Generator:
+    def _augment_generator(self, index: Tensor) -> torch.Generator:
         drawn = np.random.SeedSequence((self._seed, self.view % self.views, int(index)))
         return torch.Generator().manual_seed(int(drawn.generate_state(1)[0]))

@@ -162,7 +162,7 @@ class CachedActivations:
         self._fast = self._folded() if self._is_last() else model
         self._views: dict[int, Tensor] = {}
 
-    def beside(self, source: Source) -> CachedActivations:
+    def for_source(self, source: Source) -> CachedActivations:
         """Return the cache of other images at the same boundary of the same network."""
         other = copy(self)
         other._source, other._views = source, {}
@@ -334,9 +334,9 @@ class ActivationCache:
         self._batches = TrainingBatches(
             self._train, data.train.labels, batch_size, augment=fresh, seed=seed
         )
-        self.look_again()
+        self.update_boundary()
 
-    def look_again(self) -> None:
+    def update_boundary(self) -> None:
         """Find out what is frozen; to be called whenever that has changed."""
         self.boundary = boundary_stage(self._whole) if self._may_cache else None
         self.model: nn.Module = self._whole
@@ -345,13 +345,13 @@ class ActivationCache:
         if self.boundary is not None:
             cached = CachedActivations(self._whole, self._train, self.boundary)
             self.model, self._batches.source = cached.above, cached
-            self._validated = cached.beside(self._val)
+            self._validated = cached.for_source(self._val)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def epoch(self, number: int) -> TrainingBatches:
-        """Return the training batches of an epoch (from 1), in the view whose turn it is."""
+        """Return the training batches of an epoch (from 1), in view `(number - 1) % views`."""
         self._batches.source.view = (number - 1) % self._views
         return self._batches
 

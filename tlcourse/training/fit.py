@@ -307,7 +307,7 @@ class Training:
     def _unfreeze(self, epoch: int) -> None:
         if epoch in self.unfreezing:
             unfreeze_in_training(self.model, self.unfreezing[epoch], self.optimizer)
-            self.inputs.look_again()
+            self.inputs.update_boundary()
 
     def _state(self, epoch: int) -> dict[str, Any]:
         return {
