@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from studies.images import all_images, image_set, run_row, scores
+from studies.images import all_images, image_set, row_of_run, scores
 from tlcourse.backbones.factory import load_backbone
 from tlcourse.datasets.base import ImageSet, Split
 from tlcourse.datasets.splits import grouped_folds, grouped_split
@@ -61,7 +61,7 @@ def run_full(
     """
     data = image_set(source, partition)
     model, seconds = _fine_tuned(data, lr=lr, augment=augment, epochs=epochs, size=size, seed=seed)
-    return run_row(model, data, size, {"train_seconds": seconds}, test=test, with_probs=True)
+    return row_of_run(model, data, size, {"train_seconds": seconds}, test=test, with_probs=True)
 
 
 def run_fold(

@@ -81,7 +81,7 @@ def scores(model: nn.Module, part: Split, size: int, *, with_probs: bool = False
     }
 
 
-def run_row(
+def row_of_run(
     model: nn.Module,
     data: ImageSet,
     size: int,

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torchvision import models
 
-from studies.images import image_set, run_row
+from studies.images import image_set, row_of_run
+from studies.strategies import train_for_steps
 from tlcourse.backbones.architectures import head
 from tlcourse.backbones.factory import load_backbone
 from tlcourse.runtime import seeded
-from tlcourse.training.strategies import Strategy, train_by
+from tlcourse.training.strategies import Strategy
 
 STARTS = ("imagenet", "shuffled", "scratch", "small")
 
@@ -134,6 +135,6 @@ def run_start(
     model = starting_network(start, data.num_classes, seed=seed)
     strategy = Strategy(start, warmup=WARMUP)
     began = time.perf_counter()
-    train_by(strategy, model, part, lr=lr, steps=steps, size=size, seed=seed)
+    train_for_steps(strategy, model, part, lr=lr, steps=steps, size=size, seed=seed)
     seconds = time.perf_counter() - began
-    return run_row(model, part, size, {"train_seconds": seconds}, test=test)
+    return row_of_run(model, part, size, {"train_seconds": seconds}, test=test)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from studies.images import image_set, other_scores, run_row
-from tlcourse.backbones.factory import load_backbone
+from studies.images import image_set, other_scores, row_of_run
+from tlcourse.datasets import ImageSet
 from tlcourse.features import flat_maps
-from tlcourse.freezing.freeze import freeze
 from tlcourse.freezing.report import snapshot
 from tlcourse.similarity import cka_by_stage, drift_by_stage
 from tlcourse.training.history import History
-from tlcourse.training.strategies import Strategy, train_by
+from tlcourse.training.strategies import Strategy, starting_model, steps_per_epoch, train_by
 
 COMPARED = 64
 """Validation images, at most, on which a network is compared with its start by CKA."""
+
+WATCHED = 8
+"""Validation images that `fit` looks at after each epoch."""
 
 FIRST_STEPS = 5
 """Steps over which the first gradients are averaged."""
@@ -73,16 +76,16 @@ def run_strategy(
     if shifts and not data.simulated:
         raise ValueError(f"only simulated patients can be imaged anew: {data.name} is not")
     part = data if images is None else data.with_train(data.train.subset(images, seed=seed))
-    model = _start(chosen, backbone, data.num_classes, seed)
+    model = starting_model(chosen, backbone, num_classes=data.num_classes, seed=seed)
     start, seen = snapshot(model), data.val.subset(min(COMPARED, len(data.val)), seed=0).images
     maps = flat_maps(model, seen, size=size)
     started = time.perf_counter()
-    history = train_by(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
+    history = train_for_steps(chosen, model, part, lr=rate, steps=steps, size=size, seed=seed)
     trained = time.perf_counter() - started
     cka = cka_by_stage(maps, flat_maps(model, seen, size=size))
     measured = {"train_seconds": trained, "steps": len(history.steps)}
     return {
-        **run_row(model, part, size, measured, test=test),
+        **row_of_run(model, part, size, measured, test=test),
         **(other_scores(model, data.test, shifts, corruptions, size) if test else {}),
         **_first_gradients(history),
         **{f"cka/{stage}": float(value) for stage, value in cka.items()},
@@ -90,17 +93,38 @@ def run_strategy(
     }
 
 
+def train_for_steps(
+    strategy: Strategy,
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    lr: float,
+    steps: int,
+    size: int,
+    seed: int,
+) -> History:
+    """Train by a strategy for about `steps` optimizer steps, whole epochs, and keep the last."""
+    # The last epoch's weights count, so the validation images are scored once, at the end: in every
+    # one of 27 epochs they would take as long as the 50 training images of the smallest runs.
+    watched = replace(data, val=data.val.subset(min(WATCHED, len(data.val)), seed=0))
+    return train_by(
+        strategy,
+        model,
+        watched,
+        lr=lr,
+        epochs=max(2, round(steps / steps_per_epoch(data))),
+        size=size,
+        seed=seed,
+        gradients=True,
+        progress=False,
+    )
+
+
 def _rate(strategy: Strategy, lr: float | None) -> float:
     rate = strategy.lr if lr is None else lr
     if rate is None:
         raise ValueError(f"{strategy.name} has no rate: give lr, or write it into the strategy")
     return rate
-
-
-def _start(strategy: Strategy, backbone: str, num_classes: int, seed: int) -> nn.Module:
-    weights = "imagenet" if strategy.pretrained else None
-    model = load_backbone(backbone, weights=weights, num_classes=num_classes, seed=seed)
-    return freeze(model) if strategy.freeze else model
 
 
 def _first_gradients(history: History) -> dict[str, float]:

@@ -24,6 +24,7 @@ from tlcourse.detectors import InvalidArtifacts, load_detector, read_artifacts, 
 from tlcourse.detectors import search as trials_module
 from tlcourse.detectors.artifacts import held
 from tlcourse.detectors.config import HEAD_LR
+from tlcourse.training import strategies as strategies_module
 from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to
 
 DRAWS = 20
@@ -184,7 +185,7 @@ def test_rate_and_epoch_are_chosen_on_validation_alone(pictures):
 
 def test_the_test_images_are_opened_once_at_the_end(pictures, monkeypatch):
     data = load_images("pictures", size=32, skip_bad=True, progress=False)
-    seen, fit, predict = [], trials_module.fit, training.predict
+    seen, fit, predict = [], strategies_module.fit, training.predict
 
     def predicting(model, images, **options):
         seen.append("test" if np.array_equal(images, data.test.images) else "other")
@@ -195,7 +196,7 @@ def test_the_test_images_are_opened_once_at_the_end(pictures, monkeypatch):
         return fit(*given, **options)
 
     monkeypatch.setattr("tlcourse.detectors.detector.predict", predicting)
-    monkeypatch.setattr(trials_module, "fit", fitting)
+    monkeypatch.setattr(strategies_module, "fit", fitting)
     choices = {"backbone": NETWORK, "strategy": "scratch", "size": 32, "epochs": 1}
     artifacts = train_detector(data, "run", lr=[1e-3, 3e-3], **choices, progress=False)
     assert seen == ["fit", "fit", "other", "test"]
@@ -222,7 +223,7 @@ def test_each_of_the_nine_strategies_trains_any_network(pictures, monkeypatch, s
     def without_weights(name, *, weights, **options):
         return backbones.load_backbone(name, weights=None, **options)
 
-    monkeypatch.setattr(trials_module, "load_backbone", without_weights)
+    monkeypatch.setattr(strategies_module, "load_backbone", without_weights)
     monkeypatch.setattr(trials_module, "KEEP", "last")
     assert main(command("--skip-bad", strategy=strategy, epochs=3)) == 0
     before = backbones.load_backbone(NETWORK, weights=None, num_classes=3).state_dict()
@@ -434,7 +435,7 @@ def test_classes_can_be_made_to_weigh_alike(pictures, monkeypatch, capsys):
         given.append(options["class_weights"])
         return training.fit(*arguments, **options)
 
-    monkeypatch.setattr(trials_module, "fit", fitting)
+    monkeypatch.setattr(strategies_module, "fit", fitting)
     assert main(command("--skip-bad", out="plain", epochs=1)) == 0
     assert main(command("--skip-bad", "--class-weights", "balanced", out="even", epochs=1)) == 0
     assert given == [None, "balanced"]

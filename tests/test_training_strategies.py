@@ -21,7 +21,13 @@ from tlcourse.backbones import load_backbone
 from tlcourse.experiments import Grid
 from tlcourse.freezing import freeze, frozen_stages
 from tlcourse.optim import OptimizerWarning
-from tlcourse.training.strategies import STRATEGIES, Strategy, fitted_to, get_strategy
+from tlcourse.training.strategies import (
+    STRATEGIES,
+    Strategy,
+    fitted_to,
+    get_strategy,
+    starting_model,
+)
 
 GRIDS = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 WRITTEN = {
@@ -186,7 +192,7 @@ def test_releases_fall_on_epochs_and_never_on_the_first():
 
 
 def test_rates_reach_the_groups():
-    model = study._start(Strategy("a"), "mobilenet_v2", 2, seed=0)
+    model = starting_model(Strategy("a"), "mobilenet_v2", num_classes=2)
     rates = {
         name: {g["name"]: g["lr"] for g in Strategy.from_data(WRITTEN[name]).groups(model, 0.1, 5)}
         for name in ("cold", "discriminative", "decay")

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
-from tlcourse.backbones.factory import load_backbone
 from tlcourse.backbones.stages import stages
 from tlcourse.detectors.config import TrainingConfig
-from tlcourse.freezing.freeze import freeze, frozen_stages
-from tlcourse.loaders.batches import shuffled_batches
-from tlcourse.optim.factory import warmup_cosine
+from tlcourse.freezing.freeze import frozen_stages
 from tlcourse.training.checkpoint import Keep
-from tlcourse.training.fit import fit
 from tlcourse.training.history import History
-from tlcourse.training.strategies import BATCH_SIZE, Strategy, fitted_to
+from tlcourse.training.strategies import (
+    AUGMENT,
+    BATCH_SIZE,
+    WEIGHT_DECAY,
+    fitted_to,
+    starting_model,
+    steps_per_epoch,
+    train_by,
+)
 
 KEEP: Keep = "best_loss"
-WEIGHT_DECAY = 0.01
-AUGMENT: Literal["flip"] = "flip"
-
-AUGMENTED_VIEWS = 2
-"""Views of each image: what is frozen can be cached, and is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,25 +86,20 @@ def best_trial(
 
 
 def _train(config: TrainingConfig, lr: float, checkpoint: Path) -> Trial:
-    model = _start(config)
-    strategy = fitted_to(config.strategy, model)
-    groups = strategy.groups(model, lr, config.epochs)
-    plan = _plan(config, strategy, model, groups)
-    history = fit(
+    classes = config.data.num_classes
+    model = starting_model(config.strategy, config.backbone, num_classes=classes, seed=config.seed)
+    plan = _plan(config, model, lr)
+    history = train_by(
+        config.strategy,
         model,
         config.data,
+        lr=lr,
         epochs=config.epochs,
-        optimizer=torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True),
-        schedule=partial(warmup_cosine, warmup_steps=plan["warmup_steps"]),
-        batch_size=BATCH_SIZE,
         size=config.size,
-        augment=AUGMENT,
-        views=AUGMENTED_VIEWS,
+        seed=config.seed,
         class_weights=config.class_weights,
         keep=KEEP,
-        unfreeze_at=plan["unfreeze_at"],
         checkpoint=checkpoint,
-        seed=config.seed,
         progress=config.progress,
     )
     if history.interrupted:
@@ -115,12 +107,11 @@ def _train(config: TrainingConfig, lr: float, checkpoint: Path) -> Trial:
     return Trial(lr, model, history, plan)
 
 
-def _plan(
-    config: TrainingConfig, strategy: Strategy, model: nn.Module, groups: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _plan(config: TrainingConfig, model: nn.Module, lr: float) -> dict[str, Any]:
     """Return what a training does, as plain values, before it begins."""
-    batches = shuffled_batches(len(config.data.train), BATCH_SIZE, torch.Generator())
-    steps = config.epochs * len(batches)
+    strategy = fitted_to(config.strategy, model)
+    groups = strategy.groups(model, lr, config.epochs)
+    steps = config.epochs * steps_per_epoch(config.data)
     return {
         "stages": list(stages(model)),
         "frozen": list(frozen_stages(model)),
@@ -134,10 +125,3 @@ def _plan(
         "class_weights": config.class_weights,
         "optimizer": f"AdamW, weight decay {WEIGHT_DECAY}",
     }
-
-
-def _start(config: TrainingConfig) -> nn.Module:
-    weights = "imagenet" if config.strategy.pretrained else None
-    classes = config.data.num_classes
-    model = load_backbone(config.backbone, weights=weights, num_classes=classes, seed=config.seed)
-    return freeze(model) if config.strategy.freeze else model

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from tlcourse.backbones.factory import load_backbone
 from tlcourse.backbones.stages import stages
 from tlcourse.datasets.base import ImageSet
-from tlcourse.freezing.freeze import lowest_unfrozen, plan_unfreezing
+from tlcourse.freezing.freeze import freeze, lowest_unfrozen, plan_unfreezing
 from tlcourse.loaders.batches import shuffled_batches
 from tlcourse.optim.factory import warmup_cosine
 from tlcourse.optim.groups import param_groups
@@ -23,9 +24,12 @@ from tlcourse.training.fit import fit
 from tlcourse.training.history import History
 
 BATCH_SIZE = 32
+WEIGHT_DECAY = 0.01
+AUGMENT: Literal["flip"] = "flip"
 
-WATCHED = 8
-"""Validation images that `fit` looks at after each epoch."""
+AUGMENTED_VIEWS = 2
+"""The same views of each image for every strategy: what is frozen can be cached, and is."""
+
 _FROM_HEAD = re.compile(r"head-([1-9]\d*)")
 
 
@@ -158,40 +162,78 @@ def fitted_to(strategy: Strategy, model: nn.Module) -> Strategy:
     return replace(strategy, unfreeze=unfreeze)
 
 
+def starting_model(
+    strategy: Strategy, backbone: str, *, num_classes: int, seed: int = 0
+) -> nn.Module:
+    """Return the network that a strategy starts from: its weights, and what is frozen.
+
+    Args:
+        strategy: Any.
+        backbone: A classifier of torchvision.
+        num_classes: Answers of the new head.
+        seed: Seed of the new head, and of random weights.
+
+    Raises:
+        ValueError: If torchvision has no such classifier.
+        WeightsUnavailable: If it is to be pretrained and the weights cannot be had.
+
+    >>> model = starting_model(get_strategy("scratch"), "mobilenet_v2", num_classes=3)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3])
+    """
+    weights = "imagenet" if strategy.pretrained else None
+    model = load_backbone(backbone, weights=weights, num_classes=num_classes, seed=seed)
+    return freeze(model) if strategy.freeze else model
+
+
 def train_by(
     strategy: Strategy,
     model: nn.Module,
     data: ImageSet,
     *,
     lr: float,
-    steps: int,
+    epochs: int,
     size: int,
     seed: int,
+    **options: Any,
 ) -> History:
-    """Train by a strategy for about `steps` optimizer steps, whole epochs, and keep the last."""
-    per_epoch = len(shuffled_batches(len(data.train), BATCH_SIZE, torch.Generator()))
-    epochs = max(2, round(steps / per_epoch))
+    """Train by a strategy: the one place where its options become those of `fit`.
+
+    Args:
+        strategy: Any, `fitted_to` the model here.
+        model: What `starting_model` returns; changed in place.
+        data: Images and labels.
+        lr: Rate of the head.
+        epochs: Number of epochs.
+        size: Side in pixels at which the network sees the images.
+        seed: Seed of order and augmentation.
+        **options: More for `fit`, such as `keep` or `checkpoint`.
+
+    Raises:
+        ValueError: If the model lacks a stage that is to be released, or `fit` refuses.
+    """
     strategy = fitted_to(strategy, model)
     groups = strategy.groups(model, lr, epochs)
-    # The last epoch's weights count, so the validation images are scored once, at the end: in every
-    # one of 27 epochs they would take as long as the 50 training images of the smallest runs.
-    watched = replace(data, val=data.val.subset(min(WATCHED, len(data.val)), seed=0))
+    warmup_steps = round(strategy.warmup * (epochs * steps_per_epoch(data)))
     return fit(
         model,
-        watched,
+        data,
         epochs=epochs,
-        optimizer=torch.optim.AdamW(groups, weight_decay=0.01, fused=True),
-        schedule=partial(warmup_cosine, warmup_steps=round(strategy.warmup * epochs * per_epoch)),
+        optimizer=torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True),
+        schedule=partial(warmup_cosine, warmup_steps=warmup_steps),
         batch_size=BATCH_SIZE,
         size=size,
-        # The same two views for every strategy: what is frozen can be cached, and is.
-        augment="flip",
-        views=2,
+        augment=AUGMENT,
+        views=AUGMENTED_VIEWS,
         unfreeze_at=strategy.unfreeze_at(epochs),
-        gradients=True,
         seed=seed,
-        progress=False,
+        **options,
     )
+
+
+def steps_per_epoch(data: ImageSet) -> int:
+    """Count the batches of `BATCH_SIZE` that the training images make."""
+    return len(shuffled_batches(len(data.train), BATCH_SIZE, torch.Generator()))
 
 
 def _number(value: Any) -> bool:
