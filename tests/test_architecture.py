@@ -71,6 +71,18 @@ def test_imports_run_downward(path):
             assert FLOORS[other] < FLOORS[own], f"{own} may not import {other}"
 
 
+@by_name(inner_modules())
+def test_the_package_imports_from_the_module_that_defines_a_name(path):
+    if path.name == "__init__.py":
+        return  # a room's own exports
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "tlcourse":
+            room = ROOT.joinpath(*node.module.split("."))
+            for name in (alias.name for alias in node.names if room.is_dir()):
+                module = (room / name).is_dir() or (room / f"{name}.py").is_file()
+                assert module or name == "__version__", f"{node.module} only hands {name} on"
+
+
 @by_name(modules("studies"))
 def test_studies_import_only_the_package_and_each_other(path):
     assert {name.split(".")[0] for name in imported(path)} <= BUILDINGS["studies"]

@@ -11,8 +11,11 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import functional as TF
 
+from tests.test_training import an_image_set
 from tlcourse import backbones
 from tlcourse.backbones import (
+    ARCHITECTURES,
+    Architecture,
     UnsupportedModel,
     classifiers,
     exact_size,
@@ -26,7 +29,9 @@ from tlcourse.backbones import (
     stages,
     weights_of,
 )
-from tlcourse.backbones.architectures import ARCHITECTURES, Architecture
+from tlcourse.features import extract_features
+from tlcourse.freezing import freeze
+from tlcourse.training import fit
 
 GIANT = 150e6  # parameters; above it the forward runs on the meta device, which only tells shapes
 FILLERS = (
@@ -501,10 +506,12 @@ class OwnNetwork(nn.Module):
 
 def test_a_network_of_ones_own_takes_one_entry(monkeypatch):
     model = OwnNetwork()
-    with pytest.raises(UnsupportedModel, match="got OwnNetwork"):
+    with pytest.raises(UnsupportedModel, match=r"got OwnNetwork.*ARCHITECTURES\[OwnNetwork\] = "):
         stages(model)
     own = Architecture("stem", head="fc", containers=("body",), minimum=1)
     monkeypatch.setitem(ARCHITECTURES, OwnNetwork, own)
+    with pytest.raises(UnsupportedModel, match=r"model\.weights_entry = "):
+        weights_of(model)
     model.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"
     parts = {name: [root for root, _ in stage.roots] for name, stage in stages(model).items()}
     assert parts == {
@@ -515,3 +522,17 @@ def test_a_network_of_ones_own_takes_one_entry(monkeypatch):
     }
     assert head(replace_head(model, 2)).out_features == 2
     assert preprocess(model, np.zeros((1, 28, 28), np.uint8), 32).shape == (1, 3, 32, 32)
+
+
+def test_a_network_of_ones_own_gives_features_and_trains_frozen(monkeypatch):
+    own = Architecture("stem", head="fc", containers=("body",), minimum=1)
+    monkeypatch.setitem(ARCHITECTURES, OwnNetwork, own)
+    model = replace_head(OwnNetwork(), 2)
+    model.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"
+    before = deepcopy(model.state_dict())
+    data = an_image_set(train=8, val=4)
+    assert extract_features(model, data.train.images, size=32).shape == (8, 32)
+    history = fit(freeze(model), data, epochs=1, batch_size=4, size=32, progress=False)
+    assert len(history.table) == 1
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"fc.weight", "fc.bias"}

@@ -1,6 +1,12 @@
 """Pretrained networks: their weights, preprocessing, named stages and heads."""
 
-from tlcourse.backbones.architectures import UnsupportedModel, head, head_name
+from tlcourse.backbones.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    UnsupportedModel,
+    head,
+    head_name,
+)
 from tlcourse.backbones.batchnorm import calibrate_statistics
 from tlcourse.backbones.factory import load_backbone, replace_head
 from tlcourse.backbones.preprocessing import (
@@ -20,7 +26,9 @@ from tlcourse.backbones.weights import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
     "HIDDEN",
+    "Architecture",
     "Stage",
     "UnsupportedModel",
     "WeightsUnavailable",

@@ -9,7 +9,7 @@ from torchvision import models
 
 
 class UnsupportedModel(TypeError):
-    """A model is not a classifier of torchvision, or was changed beyond recognition."""
+    """A model's class is not in `ARCHITECTURES`, or the model was changed beyond recognition."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,17 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
         "encoder.dropout", head="heads", layout="NLC", hidden=True
     ),
 }
-"""By class. A class of one's own takes one entry more, `ARCHITECTURES[Net] = Architecture("stem",
-head="fc", containers=("body",), minimum=32)`, and, on each network, the name of the weights whose
-preprocessing it wants: `net.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"`."""
+"""By class, those of torchvision. A class of your own takes, in your own code, one entry more,
+`ARCHITECTURES[Net] = Architecture("stem", head="fc", containers=("body",), minimum=32)`, and, on
+each network, the name of the weights whose preprocessing it wants: `net.weights_entry =
+"ResNet18_Weights.IMAGENET1K_V1"`."""
 
 
 def architecture_of(model: nn.Module) -> Architecture:
     """Return what is known of the model's architecture.
 
     Raises:
-        UnsupportedModel: If its class is no classifier of torchvision. Subclasses are refused:
+        UnsupportedModel: If its class is not in `ARCHITECTURES`. Subclasses are refused:
             their forward may use the parts in another order.
     """
     architecture = ARCHITECTURES.get(type(model))
@@ -83,7 +84,8 @@ def architecture_of(model: nn.Module) -> Architecture:
     known = ", ".join(sorted(kind.__name__ for kind in ARCHITECTURES))
     raise UnsupportedModel(
         f"expected a classifier of torchvision ({known}), got {type(model).__name__}: build the "
-        "model with load_backbone(...) or torchvision.models.get_model(...)"
+        "model with load_backbone(...) or torchvision.models.get_model(...), or say how a network "
+        f"of your own divides: ARCHITECTURES[{type(model).__name__}] = Architecture(...)"
     )
 
 

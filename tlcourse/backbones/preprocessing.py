@@ -46,7 +46,8 @@ def weights_of(model: nn.Module) -> WeightsEnum:
     raise UnsupportedModel(
         f"{type(model).__name__} of this width and depth ({count:,} parameters) is none that "
         "torchvision has weights for, and their preprocessing differs: use a network as "
-        "torchvision names it, or load_backbone(...)"
+        "torchvision names it, or load_backbone(...), or say whose preprocessing it wants: "
+        f'model.{RECORD} = "ResNet18_Weights.IMAGENET1K_V1"'
     )
 
 

@@ -29,8 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="a folder of images per class, an .npz in MedMNIST's layout, or a name: phantom, "
-        "breast, breastmnist; divided in the same way whatever the seed",
+        help="a folder of images per class, an .npz in MedMNIST's layout, or a name: "
+        f"{', '.join(DATASET_NAMES)}; divided in the same way whatever the seed",
     )
     parser.add_argument("--backbone", default="mobilenet_v2", help="of torchvision" + given)
     ways = "how it is carried over: " + ", ".join(STRATEGIES)

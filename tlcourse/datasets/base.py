@@ -138,7 +138,7 @@ class ImageSet:
         license: What may be done with them.
         citation: What to cite.
         partition: How the parts came about: "grouped" (near copies kept together), "patient",
-            "official" (as published) or "image" (nothing kept together: `dealt_by_image`).
+            "official" (as published) or "image" (nothing kept together: `split_by_image`).
         simulated: Whether a program drew the images.
         skipped: Files of the source that are in no part, because they cannot be read.
 

@@ -39,8 +39,8 @@ def load_images(
     so. The environment variable `TLCOURSE_IMAGES` overrules: "simulated" never looks for the real
     ones, "real" makes their absence an error. `TLCOURSE_OFFLINE=1` forbids the network.
     "breastmnist": the real set or `DatasetUnavailable`. "phantom": simulated, see
-    `phantom.simulate`. A path: an .npz in MedMNIST's layout (`archives.read_npz`) or a folder of
-    images per class (`folders.read_folder`).
+    `phantom.simulate`. A path: an .npz in MedMNIST's layout (`npz.read_npz`) or a folder of images
+    per class (`folder.read_folder`).
 
     Args:
         name_or_path: One of the names above, or where the images lie.

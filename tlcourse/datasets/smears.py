@@ -6,7 +6,7 @@ large with a nucleus like a kidney, a *lymphocyte* is small with a round nucleus
 All numbers are invented, for difficulty. Each image shows one white cell among red ones; cells of
 one slide share its stain, lamp and focus.
 
-Top of three modules: `bloodcells` < `cellshapes` < `smears`.
+Cells are drawn in `tlcourse.simulation.cells`; here they get slides, parts and files.
 """
 
 from __future__ import annotations

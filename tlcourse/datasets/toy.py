@@ -72,7 +72,7 @@ def edge_pair(size: int = 64) -> NDArray[np.uint8]:
 def texture_patches(n: int = 240, *, size: int = 16, seed: int = 0) -> Split:
     """Return small patches of brick, grass and gravel, grouped by their place in the photograph.
 
-    The patches of `classic.photo_textures`, all parts in one. Each photograph has three places, so
+    The patches of `photo_textures`, all parts in one. Each photograph has three places, so
     that `datasets.grouped_folds` can deal three folds which never judge a place they trained on.
 
     Args:

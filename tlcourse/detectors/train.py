@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlcourse import __version__, metrics
+from tlcourse import __version__
 from tlcourse.datasets.base import ImageSet, Split
 from tlcourse.detectors.artifacts import (
     CHECKPOINTS,
@@ -33,14 +33,17 @@ from tlcourse.detectors.config import TrainingConfig, head_rates
 from tlcourse.detectors.detector import Detector
 from tlcourse.detectors.search import Trial, best_trial
 from tlcourse.detectors.serialization import load_detector, save_detector
+from tlcourse.metrics.calibration import calibration_error
+from tlcourse.metrics.intervals import bootstrap
+from tlcourse.metrics.scores import Metric, accuracy, auc, balanced_accuracy, log_loss
 from tlcourse.runtime import device, versions
 from tlcourse.training.strategies import Strategy, get_strategy
 
-WITH_INTERVAL: dict[str, metrics.Metric] = {
-    "auc": metrics.auc,
-    "accuracy": metrics.accuracy,
-    "balanced_accuracy": metrics.balanced_accuracy,
-    "log_loss": metrics.log_loss,
+WITH_INTERVAL: dict[str, Metric] = {
+    "auc": auc,
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "log_loss": log_loss,
 }
 """Scores whose bootstrap interval is meaningful."""
 
@@ -200,10 +203,10 @@ def _test_scores(test: Split, probs: NDArray[np.float64]) -> dict[str, Any]:
     """
     labels, groups = test.labels, test.groups
     intervals = {
-        name: metrics.bootstrap(metric, labels, probs, groups=groups, resamples=RESAMPLES)._asdict()
+        name: bootstrap(metric, labels, probs, groups=groups, resamples=RESAMPLES)._asdict()
         for name, metric in WITH_INTERVAL.items()
     }
-    return {**intervals, "calibration_error": metrics.calibration_error(labels, probs)}
+    return {**intervals, "calibration_error": calibration_error(labels, probs)}
 
 
 def _prediction_table(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tlcourse import plots
 from tlcourse.detectors.artifacts import Artifacts
+from tlcourse.plots.curves import history_curves
+from tlcourse.plots.evaluation import confusion_matrix, roc
+from tlcourse.plots.images import image_grid
+from tlcourse.plots.learning_rates import stage_rates
 from tlcourse.plots.style import as_html
 
 MISTAKES_PER_ROW = 4
@@ -17,7 +20,7 @@ def draw_rates(artifacts: Artifacts) -> str:
     plan = artifacts.run["training"]
     moving = {group["name"]: group["lr"] for group in plan["rates"]}
     title = f"Full rate of each stage, strategy {artifacts.run['arguments']['strategy']['name']}"
-    ax = plots.stage_rates({name: moving.get(name) for name in plan["stages"]}, title=title)
+    ax = stage_rates({name: moving.get(name) for name in plan["stages"]}, title=title)
     said = [f"{n} {moving[n]:.2g}" if n in moving else f"{n} frozen" for n in plan["stages"]]
     return as_html(ax, alt=f"Learning rate of each stage on a log axis: {', '.join(said)}.")
 
@@ -34,7 +37,7 @@ def draw_history(artifacts: Artifacts) -> str:
         f"{table['val_loss'].iloc[0]:.2f} to {last['val_loss']:.2f}, validation AUC from "
         f"{table['val_auc'].iloc[0]:.2f} to {last['val_auc']:.2f}."
     )
-    return as_html(plots.history_curves(table, title=title), alt=alt)
+    return as_html(history_curves(table, title=title), alt=alt)
 
 
 def draw_confusion(artifacts: Artifacts) -> str:
@@ -42,7 +45,7 @@ def draw_confusion(artifacts: Artifacts) -> str:
     predicted = pd.Categorical(artifacts.predictions["answer"], artifacts.classes).codes
     right = int((predicted == artifacts.labels).sum())
     title = f"{right} of {len(predicted)} test images are answered rightly"
-    ax = plots.confusion_matrix(artifacts.labels, predicted, artifacts.classes, title=title)
+    ax = confusion_matrix(artifacts.labels, predicted, artifacts.classes, title=title)
     said = [
         f"of {int((artifacts.labels == i).sum())} {name}, "
         f"{int(((artifacts.labels == i) & (predicted == i)).sum())} are called so"
@@ -59,7 +62,7 @@ def draw_roc(artifacts: Artifacts) -> str | None:
     first = artifacts.classes[0]
     title = f"{first} ranks above {artifacts.classes[1]} in {100 * area:.0f} of 100 pairs"
     models = {"detector": artifacts.probs}
-    ax = plots.roc(artifacts.labels, models, title=title, positive=0, positive_name=first)
+    ax = roc(artifacts.labels, models, title=title, positive=0, positive_name=first)
     return as_html(ax, alt=f"ROC curve for {first} with the diagonal of guessing, AUC {area:.2f}.")
 
 
@@ -76,7 +79,7 @@ def draw_mistakes(artifacts: Artifacts) -> str | None:
         f"no. {place}: called {name}, p\u00a0=\u00a0{p:.2f}"
         for place, name, p in zip(places, called, sure, strict=True)
     ]
-    axes = plots.image_grid(
+    axes = image_grid(
         artifacts.most_wrong,
         labels,
         artifacts.classes,

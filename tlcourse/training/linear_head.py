@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from tlcourse import metrics
 from tlcourse.datasets.base import Split
 from tlcourse.datasets.splits import grouped_folds
 from tlcourse.features.probe import probe
 from tlcourse.loaders.batches import TrainingBatches
+from tlcourse.metrics.scores import accuracy, auc, balanced_accuracy, confusion, log_loss
 from tlcourse.runtime import seeded
 from tlcourse.training.fit import train_epoch
 
@@ -101,7 +101,7 @@ def first_losses(
     for seed in seeds:
         with seeded(seed):
             head = nn.Linear(features.shape[1], num_classes)
-        losses.append(metrics.log_loss(labels, head_probabilities(head, features)))
+        losses.append(log_loss(labels, head_probabilities(head, features)))
     return np.array(losses)
 
 
@@ -159,13 +159,13 @@ def head_scores(labels: ArrayLike, probs: ArrayLike) -> dict[str, float]:
     >>> head_scores([0, 1], [[0.4, 0.6], [0.2, 0.8]])["sensitivity"]
     0.0
     """
-    table = metrics.confusion(labels, probs)
+    table = confusion(labels, probs)
     return {
-        "auc": metrics.auc(labels, probs),
+        "auc": auc(labels, probs),
         "sensitivity": float(table[0, 0] / table[0].sum()),
         "specificity": float(table[1:, 1:].sum() / table[1:].sum()),
-        "balanced_accuracy": metrics.balanced_accuracy(labels, probs),
-        "accuracy": metrics.accuracy(labels, probs),
+        "balanced_accuracy": balanced_accuracy(labels, probs),
+        "accuracy": accuracy(labels, probs),
     }
 
 
