@@ -71,7 +71,7 @@ data
 my_losses = ..., ...  # points of AUC: the same regression, a new one
 
 # %%
-old = probe.probe(start, few.labels)
+old = probe(start, few.labels)
 rows = []
 for seed in range(5):
     model = pretrained().requires_grad_(False).train()
@@ -79,7 +79,7 @@ for seed in range(5):
     for batch in backbones.preprocess(model, passing, 64).split(16):
         model(batch)
     moved, moved_val = features(model, few.images), features(model, data.val.images)
-    new = probe.probe(moved, few.labels)
+    new = probe(moved, few.labels)
     scores = [p.predict_proba(f) for p, f in ((old, start_val), (old, moved_val), (new, moved_val))]
     aucs = [metrics.auc(data.val.labels, probs) for probs in scores]
     rows.append([*aucs, similarity.linear_cka(start_val, moved_val)])

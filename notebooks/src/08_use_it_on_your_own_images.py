@@ -32,6 +32,7 @@ import pandas as pd
 from tlcourse import backbones, detectors, experiments, features, plots, reports, results, runtime
 from tlcourse.checks import lesson08
 from tlcourse.datasets import InvalidDataset, Split, load_images, simulate_smears, write_smears
+from tlcourse.features.learning_curves import learning_curve, paired_gain
 
 # %% [markdown]
 # ## 1 A folder in, a report out
@@ -160,8 +161,8 @@ pretrained = backbones.load_backbone("mobilenet_v2", weights="imagenet", num_cla
 learned = features.extract_features(pretrained, part.images, progress=False)
 small = part.images.reshape(len(part), 16, 4, 16, 4, 3).mean((2, 4))  # a quarter of each side
 kinds = {"ImageNet features": learned, "pixels": small.reshape(len(part), -1)}
-curve = experiments.learning_curve(kinds, part, [50, 100, 200, None], progress=False)
-gain = experiments.paired_gain(curve, "ImageNet features", "pixels")
+curve = learning_curve(kinds, part, [50, 100, 200, None], progress=False)
+gain = paired_gain(curve, "ImageNet features", "pixels")
 own = dict(folds=5, guess=(100, my_auc), chance=0.5, ylabel="held-out AUC")
 ax = plots.learning_curves(curve, title="ImageNet features beat pixels on drawn cells, too", **own)
 plots.show(ax, alt="AUC by training images, two rising curves: ImageNet features far above pixels")
@@ -367,7 +368,7 @@ assert cached.nbytes == len(part) * np.prod(cached.shape[1:]) * 4
 # %%
 def held_out(images, seed):
     kind = {"ImageNet features": learned}
-    curve = experiments.learning_curve(kind, part, [images], seed=seed, progress=False)
+    curve = learning_curve(kind, part, [images], seed=seed, progress=False)
     return {"auc": curve["auc"].mean()}
 
 
