@@ -288,6 +288,6 @@ def test_the_way_of_an_image_goes_through_these_functions():
     rows = re.findall(
         r"^\| `(tlcourse/\S+\.py)` \| ([^|]+) \|", PAGE.read_text("utf-8"), flags=re.M
     )
-    assert [Path(path).stem for path, _ in rows][:: len(rows) - 1] == ["fit", "fit"]
+    assert [Path(path).stem for path, _ in rows][:: len(rows) - 1] == ["loading", "fit"]
     for path, names in rows:
         assert set(re.findall(r"`([\w.]+)`", names)) <= defined(ROOT / path), path

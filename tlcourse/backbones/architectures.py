@@ -61,9 +61,9 @@ ARCHITECTURES: dict[type[nn.Module], Architecture] = {
     ),
 }
 """By class, those of torchvision. A class of your own takes, in your own code, one entry more,
-`ARCHITECTURES[Net] = Architecture("stem", head="fc", containers=("body",), minimum=32)`, and, on
-each network, the name of the weights whose preprocessing it wants: `net.weights_entry =
-"ResNet18_Weights.IMAGENET1K_V1"`."""
+`ARCHITECTURES[Net] = Architecture("stem", head="fc", containers=("body",), minimum=32)`, and each
+network the name of the weights whose preprocessing it wants,
+`net.weights_entry = "ResNet18_Weights.IMAGENET1K_V1"`."""
 
 
 def architecture_of(model: nn.Module) -> Architecture:

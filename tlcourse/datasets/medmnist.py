@@ -134,7 +134,7 @@ FILES: Final = {
         (224, "breastmnist_224.npz", "b56378a6eefa9fed602bb16d192d4c8b"),
     )
 }
-"""The files by image size in pixels, with MedMNIST's own checksums (`INFO` of the package medmnist)."""
+"""The files by image size in pixels, with MedMNIST's own checksums (its package's `INFO`)."""
 
 
 _failures: dict[int, str] = {}

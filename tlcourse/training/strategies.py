@@ -187,15 +187,7 @@ def starting_model(
 
 
 def train_by(
-    strategy: Strategy,
-    model: nn.Module,
-    data: ImageSet,
-    *,
-    lr: float,
-    epochs: int,
-    size: int,
-    seed: int,
-    **options: Any,
+    strategy: Strategy, model: nn.Module, data: ImageSet, *, lr: float, epochs: int, **options: Any
 ) -> History:
     """Train by a strategy: the one place where its options become those of `fit`.
 
@@ -205,9 +197,7 @@ def train_by(
         data: Images and labels.
         lr: Rate of the head.
         epochs: Number of epochs.
-        size: Side in pixels at which the network sees the images.
-        seed: Seed of order and augmentation.
-        **options: More for `fit`, such as `keep` or `checkpoint`.
+        **options: The rest for `fit`, such as `size`, `seed`, `keep` or `checkpoint`.
 
     Raises:
         ValueError: If the model lacks a stage that is to be released, or `fit` refuses.
@@ -222,11 +212,9 @@ def train_by(
         optimizer=torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True),
         schedule=partial(warmup_cosine, warmup_steps=warmup_steps),
         batch_size=BATCH_SIZE,
-        size=size,
         augment=AUGMENT,
         views=AUGMENTED_VIEWS,
         unfreeze_at=strategy.unfreeze_at(epochs),
-        seed=seed,
         **options,
     )
 
