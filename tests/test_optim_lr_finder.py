@@ -412,7 +412,7 @@ def test_impossible_tests_are_refused(data, options, message):
 
 
 def test_a_model_that_cannot_be_tried_out_is_refused(data):
-    with pytest.raises(ValueError, match="gives 3 answers, but 'brightness' has 2 classes"):
+    with pytest.raises(ValueError, match="gives 3 logits, but 'brightness' has 2 classes"):
         quick(replace_head(a_model(), 3), data)
     with pytest.raises(ValueError, match="no parameter may move"):
         quick(a_model().requires_grad_(False), data)

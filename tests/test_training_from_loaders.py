@@ -133,19 +133,6 @@ def test_an_image_set_brings_its_own_validation_images():
         fit(a_model(), an_image_set(), [1], epochs=1, progress=False)
 
 
-def test_an_epoch_is_told_to_a_sampler_that_shuffles_by_it():
-    told = []
-
-    class Sampler(torch.utils.data.SequentialSampler):
-        def set_epoch(self, epoch):
-            told.append(epoch)
-
-    images = images_and(torch.tensor([0, 1, 0, 1]))
-    loader = DataLoader(images, 2, sampler=Sampler(images))
-    fit(a_model(), loader, loader, epochs=2, progress=False)
-    assert told == [0, 1]
-
-
 def test_class_weights_as_numbers_weigh_the_loss():
     loader = DataLoader(images_and(torch.tensor([0, 1, 0, 1])), 4)
     plain = fit(a_model(), loader, loader, epochs=1, progress=False)

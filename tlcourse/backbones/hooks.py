@@ -120,7 +120,7 @@ def capture_activations(
 
 
 @contextmanager
-def with_gradients(model: nn.Module, module: nn.Module, *, detach: bool) -> Iterator[list[Tensor]]:
+def with_gradients(model: nn.Module, module: nn.Module) -> Iterator[list[Tensor]]:
     """Let a forward in eval mode build a graph and collect the outputs of `module` in a list.
 
     Take gradients with `torch.autograd.grad`, which touches no parameter's `.grad`.
@@ -128,21 +128,19 @@ def with_gradients(model: nn.Module, module: nn.Module, *, detach: bool) -> Iter
     Args:
         model: Any network, frozen or not.
         module: The part of it to look at.
-        detach: Whether the graph starts at the output, which becomes a leaf: gradients by it
-            then need none by any parameter.
 
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)).requires_grad_(False)
-    >>> with with_gradients(model, model[0], detach=True) as outputs:
-    ...     answer = model(torch.ones(1, 2)).sum()
-    ...     torch.autograd.grad(answer, outputs[0])[0].shape
+    >>> model, inputs = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)), torch.ones(1, 2)
+    >>> with with_gradients(model, model[0]) as outputs:
+    ...     logits = model(inputs.requires_grad_())
+    ...     torch.autograd.grad(outputs[0].sum(), inputs)[0].shape
     torch.Size([1, 2])
     """
     outputs: list[Tensor] = []
 
     def note(_module: nn.Module, _given: Any, output: Tensor) -> Tensor:
-        outputs.append(output.detach().requires_grad_() if detach else output)
+        outputs.append(output)
         # A copy goes on: an in-place ReLU (DenseNet) would change what was noted.
-        return outputs[-1].clone()
+        return output.clone()
 
     with (
         watching([module], note),

@@ -6,6 +6,7 @@ because importing them all takes several times as long.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import sys
 from argparse import ArgumentParser, Namespace
@@ -109,8 +110,13 @@ def _flaw(name: str, installed: str) -> str:
     spec = find_spec(name)
     if spec is None or spec.origin is None:  # without origin: a folder that a removal left behind
         return "is not installed"
-    files = [file for found in metadata.distributions(name=installed) for file in found.files or []]
-    lost = [file for file in files if file.suffix != ".pyc" and not Path(file.locate()).exists()]
+    # Not `files`: once a backport of importlib.metadata is loaded, that leaves lost files out.
+    lost = [
+        row[0]
+        for found in metadata.distributions(name=installed)
+        for row in csv.reader((found.read_text("RECORD") or "").splitlines())
+        if not row[0].endswith(".pyc") and not Path(str(found.locate_file(row[0]))).exists()
+    ]
     if lost:
         return f"lacks {len(lost)} of its files, such as {lost[0]}"
     return _operator_flaw(Path(spec.origin).parent) if name == "torchvision" else ""

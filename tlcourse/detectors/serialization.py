@@ -43,9 +43,8 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 class InvalidDetector(Unusable):
     """A detector that cannot be written or read; says where, what was expected and what came.
 
-    >>> raise InvalidDetector("mine.pt", "a detector file", "a photograph")
-    Traceback (most recent call last):
-    InvalidDetector: mine.pt: expected a detector file; found a photograph
+    >>> print(InvalidDetector("mine.pt", "a detector file", "a photograph"))
+    mine.pt: expected a detector file; found a photograph
     """
 
 

@@ -179,7 +179,7 @@ def _field(
     model: nn.Module, images: NDArray[np.uint8], stage: Stage, channel: int, size: int
 ) -> tuple[NDArray[np.float64], float]:
     """Return the strongest units' centres `(k, 2)` and their field's side, in shares of a side."""
-    with with_gradients(model, stage.output, detach=False) as outputs:
+    with with_gradients(model, stage.output) as outputs:
         pixels = preprocess(model, images, size).to(device_of(model)).requires_grad_()
         model(pixels)
         maps = stage.maps(outputs[0])

@@ -158,9 +158,6 @@ class LoaderBatches:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Hand out the training batches of an epoch (from 1)."""
-        sampler: Any = getattr(self._train, "sampler", None)
-        if hasattr(sampler, "set_epoch"):  # a DistributedSampler shuffles by it
-            sampler.set_epoch(number - 1)
         return map(self._placed, self._train)
 
     def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -181,20 +178,18 @@ class LoaderBatches:
         return {"loader": type(self._train).__name__, "batches": len(self._train)}
 
     def _placed(self, batch: Any) -> tuple[Tensor, Tensor]:
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        kinds = [getattr(part, "dtype", type(part).__name__) for part in batch] if pair else []
-        if not pair or not all(isinstance(part, Tensor) for part in batch):
-            came = kinds if pair else type(batch).__name__
+        parts = batch if isinstance(batch, tuple | list) else [batch]
+        if len(parts) != 2 or not all(isinstance(part, Tensor) for part in parts):
+            came = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(f"expected a loader that gives pairs of tensors, got {came}")
-        images, labels = batch
-        ints = not (labels.is_floating_point() or labels.is_complex())
+        images, labels = parts
+        ints = not labels.is_floating_point()
         if not images.is_floating_point() or not ints or labels.shape != images.shape[:1]:
             raise ValueError(
                 "expected images (N, 3, H, W), float, and labels (N,), int, from the loader, got "
                 f"{tuple(images.shape)}, {images.dtype}, and {tuple(labels.shape)}, {labels.dtype}"
             )
-        place = device_of(self.model)
-        images, labels = images.to(place), labels.long()
+        images, labels = images.to(device_of(self.model)), labels.long()
         self._num_logits = self._num_logits or num_logits(self.model, images[:1])
         if labels.max() >= self._num_logits:
             raise ValueError(
@@ -202,7 +197,7 @@ class LoaderBatches:
                 f"logits, got {labels.max()}: call replace_head(model, num_classes) first"
             )
         form = torch.channels_last if images.dim() == 4 else torch.preserve_format
-        return images.contiguous(memory_format=form), labels.to(place)
+        return images.contiguous(memory_format=form), labels.to(images.device)
 
 
 class TrainingBatches:
